@@ -1,0 +1,250 @@
+"""The shared vocabulary of medgen: what is asked, planned, drawn, measured and concluded.
+
+Every room speaks in these records; they dump to plain JSON (`model_dump(mode="json")`) and come
+back (`model_validate`). A new field is added here first. Knows no model, file or graph.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Status = Literal["present", "absent", "uncertain", "historical"]
+Side = Literal["left", "right", "bilateral"]
+Severity = Literal["mild", "moderate", "severe"]
+Verdict = Literal["confirmed", "contradicted", "abstain"]
+View = Literal["PA", "AP", "AP supine"]
+AgeGroup = Literal["child", "adult"]
+Sex = Literal["female", "male"]
+
+
+class Record(BaseModel):
+    """Base of all records: unknown fields are errors."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Measurement(Record):
+    """One number read from an image by one check.
+
+    `expected` is the range that would confirm the request, either end open when null; `accuracy`
+    is the check's figure on real held-out images, in words ("AUC 0.91 on 296 films").
+    """
+
+    name: str
+    value: float
+    unit: str = ""
+    expected: tuple[float | None, float | None] | None = None
+    check: str
+    accuracy: str | None = None
+
+
+class Finding(Record):
+    """A finding as asked for and, after verification, as measured."""
+
+    finding: str
+    code: str | None = None
+    status: Status = "present"
+    side: Side | None = None
+    location: str | None = None
+    severity: Severity | None = None
+    verdict: Verdict | None = None
+    confidence: float | None = Field(default=None, ge=0, le=1)
+    measurements: list[Measurement] = []
+
+
+class Region(Record):
+    """An anatomical region that the request concerns.
+
+    `box` is where it lies in the image frame as (left, top, right, bottom) fractions 0-1, image
+    left first (a chest X-ray shows the patient's right side on the image's left).
+    """
+
+    name: str
+    code: str | None = None
+    side: Side | None = None
+    box: tuple[float, float, float, float] | None = None
+
+
+class Fact(Record):
+    """Something retrieved from the knowledge store or the case index, with its identity."""
+
+    id: str
+    kind: Literal["term", "relation", "sign", "case"]
+    text: str
+    score: float
+    source: str
+
+
+class Sign(Record):
+    """How a finding looks in a modality, in words fit for a drawing prompt."""
+
+    finding: str
+    text: str
+    fact: str | None = None
+
+
+class MeasurementTarget(Record):
+    """A number that the drawing should have: what it is, for which finding, and its range."""
+
+    name: str
+    finding: str
+    unit: str = ""
+    expected: tuple[float | None, float | None]
+    source: str
+
+
+class Report(Record):
+    """A templated report of what the image is to show."""
+
+    history: str
+    technique: str
+    findings: str
+    impression: str
+
+
+class Request(Record):
+    """What the user asked for, before anything is concluded from it."""
+
+    prompt: str
+    modality: str | None = None
+    seed: int = 0
+    images: int = 1
+    rounds: int = 3
+    candidates: int = 2
+
+
+class Plan(Record):
+    """What the reasoning roles concluded from a request; filled node by node.
+
+    `modality` is a modality card's name. `not_drawable` keeps the words that no image can show;
+    `cited` the ids of facts used; `decided_by` maps a role to "rules" or a model's name.
+    """
+
+    prompt: str
+    modality: str
+    findings: list[Finding] = []
+    view: View | None = None
+    age: int | None = None
+    age_group: AgeGroup | None = None
+    sex: Sex | None = None
+    regions: list[Region] = []
+    signs: list[Sign] = []
+    measurements: list[MeasurementTarget] = []
+    report: Report | None = None
+    cited: list[str] = []
+    not_drawable: list[str] = []
+    warnings: list[str] = []
+    decided_by: dict[str, str] = {}
+
+
+class Conditioning(Record):
+    """What the generator is told for one image.
+
+    `structured` holds the numeric and categorical conditions by name (see
+    `medgen.generator.structured`); a missing name means "not given".
+    """
+
+    prompt: str
+    negative_prompt: str = ""
+    modality: str
+    structured: dict[str, float | str] = {}
+    guidance_scale: float | None = None
+    steps: int | None = None
+    seed: int = 0
+    init_image: str | None = None
+    strength: float | None = None
+
+
+class Correction(Record):
+    """What is wrong with an image and by how much to change what: words and numbers."""
+
+    finding: str
+    text: str
+    quantity: str | None = None
+    measured: float | None = None
+    target: float | None = None
+
+
+class Quality(Record):
+    """Technical image quality; `problems` names what fails (empty when fit for use)."""
+
+    score: float = Field(ge=0, le=1)
+    problems: list[str] = []
+    measurements: list[Measurement] = []
+
+
+class NearestTraining(Record):
+    """Distance to the nearest training image and its percentile among real held-out distances."""
+
+    distance: float
+    percentile: float
+    image: str | None = None
+
+
+class Critique(Record):
+    """The verifier's answer on one image.
+
+    `accepted`: false on a hard rejection or any contradicted finding, true when at least one
+    asked finding is confirmed and none contradicted, null when everything abstains.
+    `score` ranks candidates (higher is better), in [0, 1].
+    """
+
+    modality: str | None = None
+    modality_confidence: float | None = None
+    findings: list[Finding] = []
+    quality: Quality | None = None
+    nearest_training: NearestTraining | None = None
+    alignment: Measurement | None = None
+    rejections: list[str] = []
+    corrections: list[Correction] = []
+    accepted: bool | None = None
+    score: float = 0.0
+
+
+class Candidate(Record):
+    """One drawn image with what it was told and what was found in it."""
+
+    id: str
+    round: int
+    image: str
+    conditioning: Conditioning
+    control: bool = False
+    actions: list[str] = []
+    critique: Critique | None = None
+
+
+class TraceEvent(Record):
+    """What one node did: who decided, from what, to what, in how many seconds."""
+
+    node: str
+    round: int | None = None
+    started: str
+    seconds: float
+    inputs: list[str] = []
+    outputs: dict[str, object] = {}
+    decided_by: str = "rules"
+    tokens: int | None = None
+
+
+class ControlResult(Record):
+    """The control candidate's outcome: the user's prompt unrefined, same seed."""
+
+    accepted: bool | None
+    image: str
+    findings: list[Finding]
+
+
+class Run(Record):
+    """What `medgen agent --json` prints. All paths are absolute."""
+
+    run_id: str
+    accepted: bool | None
+    images: list[str]
+    findings: list[Finding]
+    control: ControlResult
+    rounds: int
+    candidates: int
+    seconds: float
+    trace: str

@@ -1,0 +1,64 @@
+"""Every setting in one place: `MEDGEN_*` environment variables or a `medgen.toml` in the folder."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+
+class Settings(BaseSettings):
+    """Settings with their defaults; environment variables win over `medgen.toml`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MEDGEN_", toml_file="medgen.toml", extra="forbid", frozen=True
+    )
+
+    runs: Path = Field(Path("runs"), description="Folder that receives one folder a run.")
+    backend: str = Field(
+        "compact", description="Generator backend: 'compact' or 'diffusers:FOLDER_OR_HUB_ID'."
+    )
+    weights: Path | None = Field(
+        None, description="Folder of the compact generator; the bundled one when not set."
+    )
+    modality_cards: Path | None = Field(
+        None, description="Folder with more modality cards (YAML) than the bundled ones."
+    )
+    knowledge: Path | None = Field(
+        None, description="Folder of the knowledge store; the user cache folder when not set."
+    )
+    threads: int = Field(
+        0, ge=0, description="Processor threads for torch; 0 means every core available."
+    )
+    micro_batch: int = Field(
+        4, ge=1, le=64, description="Images a sampling batch; fixed, so that bytes repeat."
+    )
+    steps: int = Field(20, ge=2, le=1000, description="Sampling steps.")
+    guidance_scale: float = Field(2.5, ge=1, le=30, description="Classifier-free guidance scale.")
+    rounds: int = Field(3, ge=1, le=20, description="Rounds an agent run may take.")
+    candidates: int = Field(2, ge=1, le=64, description="Candidates a round.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order of the sources: arguments, environment, `medgen.toml`."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+@lru_cache
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()
