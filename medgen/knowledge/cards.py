@@ -1,0 +1,158 @@
+"""The curated base: modality cards and finding cards, YAML files read into records.
+
+This is the project's own layer of knowledge: per modality, which findings can be asked for, how
+each looks, how it is measured and with which range, what it implies and excludes. Knows nothing
+of retrieval; `medgen.knowledge.store` puts these facts into LightRAG.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from medgen.errors import BadInput
+from medgen.records import AgeGroup, Record, View
+from medgen.settings import settings
+
+Box = tuple[float, float, float, float]
+
+
+class RegionCard(Record):
+    """An anatomical region of a modality: name, RadLex code, and where it lies in the frame.
+
+    `box` is (left, top, right, bottom) as fractions 0-1 of the image; `left`/`right` are the
+    boxes of the patient's left and right part where the region has sides.
+    """
+
+    name: str
+    code: str | None = None
+    left_code: str | None = None
+    right_code: str | None = None
+    synonyms: list[str] = []
+    box: Box | None = None
+    left: Box | None = None
+    right: Box | None = None
+
+
+class ReportTemplate(Record):
+    """Sentences of a report in our own words; `{...}` fields are filled by the report role."""
+
+    history: str
+    technique: str
+    normal_findings: dict[str, str] = Field(
+        description="What is said of each region when nothing was asked there."
+    )
+    impression_normal: str
+
+
+class ModalityCard(Record):
+    """One imaging modality: its names, its frame, its regions and its report.
+
+    `name` is the value of the tables' `modal` column. `sided` is true where the image's left and
+    right are the patient's (no flip may ever be used there).
+    """
+
+    name: str
+    code: str | None = None
+    aliases: list[str]
+    color: bool = False
+    sided: bool = True
+    views: list[View] = []
+    drawing_phrase: str = Field(description='How captions start, such as "chest X-ray".')
+    negative_prompt: str = ""
+    regions: list[RegionCard]
+    report: ReportTemplate
+
+
+class MeasureCard(Record):
+    """How a finding is measured: a number, its unit, its ranges and where they hold.
+
+    `normal` and `abnormal` are [low, high] with null for an open end. `population` and `views`
+    say for whom the ranges hold; outside them the check abstains. `target` is what a drawing with
+    the finding aims at, `normal_target` one without it.
+    """
+
+    name: str
+    unit: str = ""
+    normal: tuple[float | None, float | None]
+    abnormal: tuple[float | None, float | None]
+    population: AgeGroup | Literal["any"] = "any"
+    views: list[View] = []
+    target: float | None = None
+    normal_target: float | None = None
+    source: str
+
+
+class FindingCard(Record):
+    """One finding in one modality.
+
+    `name` is canonical; `code` a verified id ("RADLEX:RID1385", "SNOMEDCT:...", "HP:...") or null;
+    `code_source` the table or package it was verified in. `kind` "normal" marks cards such as
+    "normal heart size" or "no pneumothorax". `captioned` is true when the bundled generator's
+    training captions carry the finding, so that it can be expected to draw it.
+    """
+
+    name: str
+    modality: str
+    kind: Literal["abnormal", "normal"] = "abnormal"
+    code: str | None = None
+    code_source: str | None = None
+    synonyms: list[str] = []
+    abbreviations: list[str] = []
+    region: str | None = None
+    sided: bool = False
+    signs: list[str] = Field(min_length=1)
+    measure: MeasureCard | None = None
+    implies: list[str] = []
+    excludes: list[str] = []
+    differential: list[str] = []
+    hidden_in: list[str] = []
+    captioned: bool = False
+    source: str
+
+
+def _documents(folder: str) -> list[tuple[str, object]]:
+    root = resources.files("medgen.knowledge") / "base" / folder
+    entries = sorted(root.iterdir(), key=lambda entry: entry.name)
+    return [
+        (entry.name, yaml.safe_load(entry.read_text(encoding="utf-8")))
+        for entry in entries
+        if entry.name.endswith(".yaml")
+    ]
+
+
+def _user_card(path: Path) -> ModalityCard:
+    try:
+        return ModalityCard.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise BadInput(f"modality card {path} is not valid ({reason}): see the bundled cards") from error
+
+
+@lru_cache
+def modality_cards() -> dict[str, ModalityCard]:
+    """All modality cards by name: the bundled five and those in `MEDGEN_MODALITY_CARDS`."""
+    cards = [ModalityCard.model_validate(data) for _, data in _documents("modalities")]
+    extra = settings().modality_cards
+    if extra is not None:
+        if not extra.is_dir():
+            raise BadInput(f"MEDGEN_MODALITY_CARDS={extra} is no folder: create it or unset it")
+        cards += [_user_card(path) for path in sorted(extra.glob("*.yaml"))]
+    return {card.name: card for card in cards}
+
+
+@lru_cache
+def finding_cards() -> dict[str, dict[str, FindingCard]]:
+    """Finding cards by modality name, then by canonical finding name."""
+    table: dict[str, dict[str, FindingCard]] = {}
+    for _, data in _documents("findings"):
+        assert isinstance(data, list)
+        for entry in data:
+            card = FindingCard.model_validate(entry)
+            table.setdefault(card.modality, {})[card.name] = card
+    return table
