@@ -1,0 +1,40 @@
+"""What the rest of medgen knows of a generator: conditions in, pictures out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from medgen.records import Conditioning
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """A backend that draws.
+
+    Attributes:
+        name: Which backend and weights, for traces and image tags.
+        fingerprint: Hash of the weights (hex), so that a record says what drew it.
+        modalities: Names of the modality cards that this backend can draw.
+    """
+
+    name: str
+    fingerprint: str
+    modalities: tuple[str, ...]
+
+    def sample(self, conditionings: Sequence[Conditioning]) -> np.ndarray:
+        """Draw one picture for each conditioning, deterministic in its seed.
+
+        Args:
+            conditionings: Each with its own prompt, seed, guidance, steps, structured conditions
+                and, for img2img, `init_image` (a path) with `strength` in (0, 1].
+
+        Returns:
+            (n, height, width, 3) uint8; grey modalities have three equal channels.
+
+        Raises:
+            BadInput: A modality that this backend cannot draw, or an unreadable init image.
+        """
+        ...
