@@ -105,7 +105,10 @@ class Report(Record):
 
 
 class Request(Record):
-    """What the user asked for, before anything is concluded from it."""
+    """What the user asked for, before anything is concluded from it.
+
+    `rounds`, `candidates` (a round) and `seconds` (no new round after that many) are the budget.
+    """
 
     prompt: str
     modality: str | None = None
@@ -113,6 +116,7 @@ class Request(Record):
     images: int = 1
     rounds: int = 3
     candidates: int = 2
+    seconds: float | None = None
 
 
 class Plan(Record):
@@ -204,10 +208,15 @@ class Critique(Record):
 
 
 class Candidate(Record):
-    """One drawn image with what it was told and what was found in it."""
+    """One drawn image with what it was told and what was found in it.
+
+    `index` is which of the request's images it is for; `parent` the candidate that it refines.
+    """
 
     id: str
+    index: int = 0
     round: int
+    parent: str | None = None
     image: str
     conditioning: Conditioning
     control: bool = False
@@ -236,8 +245,22 @@ class ControlResult(Record):
     findings: list[Finding]
 
 
+class ImageResult(Record):
+    """The outcome for one of the images asked for; `candidate` is the one that was chosen."""
+
+    image: str
+    accepted: bool | None
+    candidate: str
+    findings: list[Finding]
+    control: ControlResult
+
+
 class Run(Record):
-    """What `medgen agent --json` prints. All paths are absolute."""
+    """What `medgen agent --json` prints. All paths are absolute.
+
+    `accepted` is over all images; `findings` and `control` are the first image's, `results` has
+    each image's own; `candidates` counts all that were drawn, `rounds` the most for any image.
+    """
 
     run_id: str
     accepted: bool | None
@@ -248,3 +271,4 @@ class Run(Record):
     candidates: int
     seconds: float
     trace: str
+    results: list[ImageResult] = []

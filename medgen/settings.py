@@ -44,6 +44,9 @@ class Settings(BaseSettings):
     guidance_scale: float = Field(2.5, ge=1, le=30, description="Classifier-free guidance scale.")
     rounds: int = Field(3, ge=1, le=20, description="Rounds an agent run may take.")
     candidates: int = Field(2, ge=1, le=64, description="Candidates a round.")
+    seconds: float | None = Field(
+        None, gt=0, description="No new round of an agent run starts after so many seconds."
+    )
 
     @classmethod
     def settings_customise_sources(
