@@ -89,9 +89,7 @@ def train(config: dict) -> None:
     while step < config["steps"]:
         generator = np.random.default_rng([config["seed"], step])
         rows = generator.choice(len(training), config["batch"], p=weights)
-        pixels = _random_crops(
-            images, np.array(training)[rows], config["crop"], generator
-        )
+        pixels = _random_crops(images, np.array(training)[rows], config["crop"], generator)
         progress = step / config["steps"]
         rate = config["lr"] * min(1.0, (step + 1) / 100) * (0.5 + 0.5 * np.cos(np.pi * progress))
         for group in optimizer.param_groups:

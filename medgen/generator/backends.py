@@ -1,0 +1,44 @@
+"""Which generator a setting names: the one place where backends are chosen."""
+
+from __future__ import annotations
+
+import os
+from importlib import resources
+from pathlib import Path
+
+from medgen.errors import BadInput
+from medgen.generator.base import Generator
+from medgen.settings import Settings
+
+BUNDLED = Path(str(resources.files("medgen.generator") / "weights" / "compact"))
+
+
+def load_generator(settings: Settings) -> Generator:
+    """Load the backend of `settings.backend`.
+
+    Raises:
+        BadInput: An unknown backend, or weights that are missing or do not load.
+    """
+    import torch
+
+    torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+    kind, _, source = settings.backend.partition(":")
+    if kind == "compact" and not source:
+        from medgen.generator.compact import CompactGenerator
+
+        return CompactGenerator(
+            settings.weights or BUNDLED,
+            steps=settings.steps,
+            guidance_scale=settings.guidance_scale,
+            micro_batch=settings.micro_batch,
+        )
+    if kind == "diffusers" and source:
+        from medgen.generator.diffusers_backend import DiffusersGenerator
+
+        return DiffusersGenerator(
+            source, steps=settings.steps, guidance_scale=settings.guidance_scale
+        )
+    raise BadInput(
+        f"MEDGEN_BACKEND={settings.backend!r} is unknown: use 'compact' or "
+        "'diffusers:FOLDER_OR_HUB_ID'"
+    )
