@@ -237,6 +237,22 @@ class TraceEvent(Record):
     tokens: int | None = None
 
 
+class Drawing(Record):
+    """What `medgen generate --json` prints: images drawn once each, unverified.
+
+    `conditioning` carries the user's seed; image i was drawn from the noise `noise_seeds[i]` that
+    follows from it. Paths are absolute; `fingerprint` is the hash of the generator's weights.
+    """
+
+    images: list[str]
+    prompt: str
+    conditioning: Conditioning
+    noise_seeds: list[int]
+    seconds: float
+    generator: str
+    fingerprint: str
+
+
 class ControlResult(Record):
     """The control candidate's outcome: the user's prompt unrefined, same seed."""
 

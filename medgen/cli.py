@@ -1,0 +1,335 @@
+"""The `medgen` command: arguments in, records out.
+
+Knows options, exit codes and where answers go (`--json` to stdout alone, everything else for
+eyes); what the commands do lives in `medgen.graphs` and `medgen.doctor`, imported only when a
+command runs, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from medgen.console import (
+    LiveSteps,
+    one_line,
+    show_critique,
+    show_diagnosis,
+    show_drawing,
+    show_plan,
+    show_run,
+    spinner,
+)
+from medgen.errors import BadInput, MedgenError
+
+if TYPE_CHECKING:
+    from medgen.records import Record
+
+MAX_IMAGES = 64
+MAX_SEED = 2**32 - 1
+FEWER_ACCEPTED = 3
+UNACCEPTABLE_ARGUMENTS = 2
+FAILED = 1
+DEBUG = "MEDGEN_DEBUG"
+PROMPT_HELP = 'What to draw, such as "cardiomegaly, chest X-ray".'
+
+
+def _fail(message: object, code: int) -> NoReturn:
+    if os.environ.get(DEBUG):
+        traceback.print_exc()
+    sys.stderr.write(f"error: {one_line(message)}\n")
+    sys.exit(code)
+
+
+class OneLineErrors(TyperGroup):
+    """A command group whose every failure is one line on stderr and an exit code."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command line and exit: 0 done, 1 failure, 2 bad input, 3 fewer accepted."""
+        extra["standalone_mode"] = False
+        try:
+            code = super().main(*args, **extra)
+        except MedgenError as error:
+            _fail(error, error.exit_code)
+        except typer.Abort:
+            _fail("interrupted", FAILED)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(FAILED)
+        except Exception as error:
+            # Usage errors, known by their shape: some typer releases carry a click of their own.
+            if hasattr(error, "format_message") and hasattr(error, "ctx"):
+                context = error.ctx
+                where = f" (see: {context.command_path} --help)" if context else ""
+                _fail(f"{error.format_message()}{where}", UNACCEPTABLE_ARGUMENTS)
+            hint = "" if os.environ.get(DEBUG) else f"; set {DEBUG}=1 to see the traceback"
+            _fail(f"{type(error).__name__}: {error}{hint}", FAILED)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _examples(*lines: str) -> str:
+    return "Examples:\n\n" + "\n\n".join(lines)
+
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog=_examples(
+        'medgen agent "cardiomegaly, chest X-ray"',
+        'medgen generate "glioma, brain MRI" -n 4 --seed 7 --out pictures',
+        "medgen doctor",
+    ),
+)
+knowledge_app = typer.Typer(help="Build and query the knowledge store.", no_args_is_help=False)
+app.add_typer(knowledge_app, name="knowledge")
+
+Prompt = Annotated[str, typer.Argument(help=PROMPT_HELP, show_default=False)]
+Modality = Annotated[
+    str | None,
+    typer.Option("--modality", "-m", help="Modality, over the one named in the prompt."),
+]
+Images = Annotated[
+    int, typer.Option("--images", "-n", min=1, max=MAX_IMAGES, help="How many images.")
+]
+Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Same seed, same images.")]
+Out = Annotated[
+    Path | None, typer.Option(help="Folder to write to; a new one under runs/ when not given.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+@contextmanager
+def _working(as_json: bool) -> Iterator[None]:
+    """Keep what libraries print away from stdout (for --json) and their warnings from the eye."""
+    if not os.environ.get(DEBUG):
+        warnings.simplefilter("ignore")
+        for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
+            os.environ.setdefault(name, "error")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if not as_json:
+        yield
+        return
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+def _print_json(record: Record) -> None:
+    typer.echo(json.dumps(record.model_dump(mode="json"), ensure_ascii=False))
+
+
+def _pairs(entries: Sequence[str]) -> dict[str, float | str]:
+    values: dict[str, float | str] = {}
+    for entry in entries:
+        key, equals, value = entry.partition("=")
+        if not (key.strip() and equals and value.strip()):
+            raise BadInput(f"--structured {entry!r} is not KEY=VALUE, such as view=PA")
+        try:
+            values[key.strip()] = float(value)
+        except ValueError:
+            values[key.strip()] = value.strip()
+    return values
+
+
+@app.callback(invoke_without_command=True)
+def medgen(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Synthetic medical images: reasoned about, drawn, checked by measurement, explained.
+
+    For research and teaching, never for diagnosis.
+    """
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"medgen {installed('medgen')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
+@app.command(
+    epilog=_examples(
+        'medgen agent "cardiomegaly, chest X-ray"',
+        'medgen agent "lung with pneumonia, chest X-ray" -n 2 --rounds 4 --seed 7 --json',
+        "medgen agent --resume RUN",
+    )
+)
+def agent(
+    prompt: Annotated[
+        str | None,
+        typer.Argument(help=PROMPT_HELP, show_default=False),
+    ] = None,
+    modality: Modality = None,
+    images: Images = 1,
+    seed: Seed = 0,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, max=20, help="Rounds of drawing and checking, at most.")
+    ] = None,
+    candidates: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Candidates drawn a round.")
+    ] = None,
+    out: Out = None,
+    as_json: Json = False,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Go on with a run that was cut off.")
+    ] = None,
+) -> None:
+    """Reason about a request, draw it, measure what was drawn, refine, and explain.
+
+    Exits 0 when all N images were accepted, 3 when fewer were (the best are written and marked).
+    """
+    if prompt is None and resume is None:
+        raise BadInput('no prompt: say what to draw, such as "cardiomegaly, chest X-ray"')
+    with _working(as_json):
+        from medgen.graphs.agent import Agent
+
+        with LiveSteps(visible=not as_json) as steps:
+            run = Agent().run(
+                prompt or "",
+                modality=modality,
+                seed=seed,
+                images=images,
+                rounds=rounds,
+                candidates=candidates,
+                out=out,
+                resume=resume,
+                on_event=steps.event,
+            )
+    if as_json:
+        _print_json(run)
+    else:
+        show_run(run)
+    raise typer.Exit(0 if run.accepted else FEWER_ACCEPTED)
+
+
+@app.command(
+    epilog=_examples(
+        'medgen generate "right lower lobe pneumonia, chest X-ray" --seed 3',
+        'medgen generate "cardiomegaly, chest X-ray" --structured cardiothoracic_ratio=0.6 -n 4',
+        'medgen generate "glaucoma, fundus" --raw --steps 30 --guidance 4 --out pictures --json',
+    )
+)
+def generate(
+    prompt: Prompt,
+    modality: Modality = None,
+    images: Images = 1,
+    seed: Seed = 0,
+    steps: Annotated[int | None, typer.Option(min=2, max=1000, help="Sampling steps.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(min=1, max=30, help="Classifier-free guidance scale.")
+    ] = None,
+    negative: Annotated[str | None, typer.Option(help="What not to draw.")] = None,
+    structured: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="A structured condition, such as view=PA."),
+    ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Draw the prompt as typed, without composing one.")
+    ] = False,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Draw once from a prompt, without verification."""
+    conditions = _pairs(structured or [])
+    with _working(as_json), spinner("drawing", visible=not as_json):
+        from medgen.graphs.generate import generate as draw
+
+        drawing = draw(
+            prompt,
+            modality=modality,
+            images=images,
+            seed=seed,
+            steps=steps,
+            guidance=guidance,
+            negative=negative,
+            structured=conditions,
+            raw=raw,
+            out=out,
+        )
+    if as_json:
+        _print_json(drawing)
+    else:
+        show_drawing(drawing)
+
+
+@app.command(
+    epilog=_examples(
+        'medgen plan "chest X-ray: cardiomegaly with right pleural effusion"',
+        'medgen plan "breast with tumor, MRI" --json',
+    )
+)
+def plan(prompt: Prompt, modality: Modality = None, as_json: Json = False) -> None:
+    """Say what would be drawn and measured, and from which facts; draws nothing."""
+    with _working(as_json), spinner("planning", visible=not as_json):
+        from medgen.graphs.agent import Agent
+
+        record = Agent().plan(prompt, modality)
+    if as_json:
+        _print_json(record)
+    else:
+        show_plan(record)
+
+
+@app.command(
+    epilog=_examples(
+        'medgen verify image.png --prompt "cardiomegaly, chest X-ray"',
+        'medgen verify pictures/ --modality "brain MRI" --json',
+    )
+)
+def verify(
+    image: Annotated[Path, typer.Argument(help="An image, or a folder of images.")],
+    prompt: Annotated[
+        str | None, typer.Option(help="What the image should show; its findings are checked.")
+    ] = None,
+    modality: Modality = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object a line, one an image.")
+    ] = False,
+) -> None:
+    """Measure an image: modality, findings, quality, distance to the training images."""
+    with _working(as_json), spinner("measuring", visible=not as_json):
+        from medgen.graphs.verify import verify as measure
+
+        results = measure(image, prompt=prompt, modality=modality)
+    for result in results:
+        if as_json:
+            _print_json(result)
+        else:
+            show_critique(result)
+
+
+@app.command(epilog=_examples("medgen doctor", "medgen doctor --json"))
+def doctor(as_json: Json = False) -> None:
+    """Say what is installed, which weights load, what is missing, and what to do about it."""
+    with _working(as_json), spinner("looking", visible=not as_json):
+        from medgen.doctor import diagnose
+
+        diagnosis = diagnose()
+    if as_json:
+        _print_json(diagnosis)
+    else:
+        show_diagnosis(diagnosis)
+    raise typer.Exit(0 if diagnosis.ok else FAILED)
+
+
+def main() -> None:
+    """Entry point of the `medgen` script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,265 @@
+"""What a person sees in the terminal: steps as they happen, then tables of what came out.
+
+Progress goes to stderr and answers to stdout; both degrade to plain lines when they are no
+terminal. Takes records and prints them; knows nothing of how they came about. Text from users and
+models is never read as markup or as control characters.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.status import Status
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from medgen.doctor import Diagnosis
+    from medgen.records import Critique, Drawing, Finding, Measurement, Plan, Run, TraceEvent
+
+VERDICT_STYLES = {"confirmed": "green", "contradicted": "red", "abstain": "yellow"}
+STATE_STYLES = {"ok": "green", "missing": "yellow", "broken": "red"}
+
+
+def one_line(text: object) -> str:
+    """Text fit for one terminal line: white space joined, control characters shown, not obeyed."""
+    joined = " ".join(str(text).split())
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in joined
+    )
+
+
+def _text(content: object, style: str = "") -> Text:
+    return Text(one_line(content), style=style, overflow="fold")
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def _measured(measurement: Measurement) -> str:
+    line = f"{measurement.name} {_number(measurement.value)}"
+    if measurement.unit:
+        line += f" {measurement.unit}"
+    if measurement.expected is None:
+        return line
+    low, high = measurement.expected
+    if low is not None and high is not None:
+        return f"{line} (asked {_number(low)} to {_number(high)})"
+    if low is not None:
+        return f"{line} (asked over {_number(low)})"
+    return f"{line} (asked under {_number(high)})" if high is not None else line
+
+
+def _named(finding: Finding) -> str:
+    words = [finding.severity, finding.side, finding.finding]
+    name = " ".join(word for word in words if word)
+    return name if finding.status == "present" else f"{name} ({finding.status})"
+
+
+def _verdict(finding: Finding | None) -> Text:
+    if finding is None or finding.verdict is None:
+        return Text("not measured", style="dim")
+    return Text(finding.verdict, style=VERDICT_STYLES[finding.verdict])
+
+
+def _readings(finding: Finding | None) -> Text:
+    if finding is None or not finding.measurements:
+        return Text("-", style="dim")
+    return _text("; ".join(_measured(measurement) for measurement in finding.measurements))
+
+
+def _accepted(accepted: bool | None) -> Text:
+    if accepted:
+        return Text("accepted", style="bold green")
+    if accepted is None:
+        return Text("not accepted: nothing could be measured", style="bold yellow")
+    return Text("not accepted", style="bold red")
+
+
+class LiveSteps:
+    """Shows an agent run's trace events as they happen; a context manager."""
+
+    def __init__(self, visible: bool) -> None:
+        self.console = Console(stderr=True, quiet=not visible)
+        self.started = time.monotonic()
+        self.status: Status = self.console.status("reasoning")
+
+    def __enter__(self) -> Self:
+        self.status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.status.stop()
+
+    def event(self, event: TraceEvent) -> None:
+        """Print one finished step: node, round, seconds, who decided."""
+        node = event.node.replace("_", " ")
+        turn = f" (round {event.round})" if event.round is not None else ""
+        line = Text.assemble(
+            (f"{time.monotonic() - self.started:6.1f} s  ", "dim"),
+            (one_line(node), "bold"),
+            one_line(turn),
+            (f"  {event.seconds:.1f} s, by {one_line(event.decided_by)}", "dim"),
+        )
+        self.console.print(line, highlight=False)
+        self.status.update(Text(f"after {one_line(node)}"))
+
+
+@contextmanager
+def spinner(doing: str, visible: bool) -> Iterator[None]:
+    """Show that something is being done, on a terminal's stderr."""
+    console = Console(stderr=True, quiet=not (visible and Console(stderr=True).is_terminal))
+    with console.status(Text(doing)):
+        yield
+
+
+def _paths(console: Console, label: str, paths: Sequence[str]) -> None:
+    # Not wrapped: a path is there to be copied.
+    for path in paths:
+        console.print(Text(f"{label}  {one_line(path)}"), soft_wrap=True, highlight=False)
+
+
+def show_run(run: Run) -> None:
+    """Print a run: findings as asked and measured, the control beside the result, paths."""
+    console = Console()
+    control = {_named(finding): finding for finding in run.control.findings}
+    table = Table(title=Text(f"run {run.run_id}"), title_justify="left")
+    for column in ("finding", "measured", "verdict", "control measured", "control verdict"):
+        table.add_column(column, overflow="fold")
+    for finding in run.findings:
+        beside = control.get(_named(finding))
+        table.add_row(
+            _text(_named(finding)),
+            _readings(finding),
+            _verdict(finding),
+            _readings(beside),
+            _verdict(beside),
+        )
+    if run.findings:
+        console.print(table)
+    console.print(
+        Text.assemble(
+            _accepted(run.accepted),
+            f" after {run.rounds} round(s), {run.candidates} candidate(s), {run.seconds:.1f} s;",
+            " control (your prompt, unrefined, same seed): ",
+            _accepted(run.control.accepted),
+        )
+    )
+    _paths(console, "image  ", run.images)
+    _paths(console, "control", [run.control.image])
+    _paths(console, "trace  ", [run.trace])
+
+
+def show_drawing(drawing: Drawing) -> None:
+    """Print what was drawn: the prompt that the generator was given, and paths."""
+    console = Console()
+    told = drawing.conditioning
+    console.print(Text.assemble(("drawn from  ", "dim"), _text(told.prompt)))
+    if told.structured:
+        pairs = ", ".join(f"{key}={value}" for key, value in told.structured.items())
+        console.print(Text.assemble(("structured  ", "dim"), _text(pairs)))
+    console.print(
+        _text(
+            f"{drawing.generator} ({drawing.fingerprint[:12]}), seed {told.seed}, "
+            f"{drawing.seconds:.1f} s, not verified",
+            "dim",
+        )
+    )
+    _paths(console, "image", drawing.images)
+
+
+def show_plan(plan: Plan) -> None:
+    """Print a plan: what was understood, what will be drawn, and what will be measured."""
+    console = Console()
+    console.print(Text.assemble(("modality  ", "dim"), _text(plan.modality)))
+    table = Table()
+    for column in ("finding", "code", "looks like", "measured by"):
+        table.add_column(column, overflow="fold")
+    for finding in plan.findings:
+        signs = [sign.text for sign in plan.signs if sign.finding == finding.finding]
+        targets = [
+            _target(target.name, target.unit, target.expected)
+            for target in plan.measurements
+            if target.finding == finding.finding
+        ]
+        table.add_row(
+            _text(_named(finding)),
+            _text(finding.code or "-"),
+            _text("; ".join(signs) or "-"),
+            _text("; ".join(targets) or "-"),
+        )
+    if plan.findings:
+        console.print(table)
+    if plan.report is not None:
+        for section in ("history", "technique", "findings", "impression"):
+            body = getattr(plan.report, section)
+            console.print(Text.assemble((f"{section.capitalize()}: ", "bold"), _text(body)))
+    for words in plan.not_drawable:
+        console.print(Text.assemble(("not drawable: ", "yellow"), _text(words)))
+    for warning in plan.warnings:
+        console.print(Text.assemble(("note: ", "yellow"), _text(warning)))
+    if plan.cited:
+        console.print(_text("facts used: " + ", ".join(plan.cited), "dim"))
+
+
+def _target(name: str, unit: str, expected: tuple[float | None, float | None]) -> str:
+    low, high = (None if end is None else _number(end) for end in expected)
+    ends = " to ".join(end if end is not None else "open" for end in (low, high))
+    return f"{name} {ends} {unit}".rstrip()
+
+
+def show_critique(image: str, critique: Critique) -> None:
+    """Print what was measured on one image."""
+    console = Console()
+    kind = critique.modality or "unknown modality"
+    if critique.modality_confidence is not None:
+        kind += f" ({critique.modality_confidence:.0%})"
+    console.print(Text.assemble((one_line(image), "bold"), "  ", _text(kind)), soft_wrap=True)
+    for finding in critique.findings:
+        console.print(
+            Text.assemble(
+                "  ", _text(_named(finding)), ": ", _verdict(finding), "  ", _readings(finding)
+            )
+        )
+    if critique.quality is not None:
+        problems = ", ".join(critique.quality.problems) or "no problems"
+        console.print(_text(f"  quality {critique.quality.score:.2f}, {problems}"))
+    if critique.nearest_training is not None:
+        near = critique.nearest_training
+        console.print(
+            _text(
+                f"  nearest training image at distance {near.distance:.3g}, "
+                f"percentile {near.percentile:.0f} of held-out images"
+            )
+        )
+    for reason in critique.rejections:
+        console.print(Text.assemble(("  rejected: ", "red"), _text(reason)))
+    for correction in critique.corrections:
+        console.print(Text.assemble(("  to correct: ", "yellow"), _text(correction.text)))
+
+
+def show_diagnosis(diagnosis: Diagnosis) -> None:
+    """Print the doctor's table, then what to do about what is missing."""
+    console = Console()
+    table = Table(show_lines=False)
+    for column in ("part", "state", "what was found"):
+        table.add_column(column, overflow="fold")
+    for part in diagnosis.parts:
+        table.add_row(
+            _text(part.name), Text(part.state, style=STATE_STYLES[part.state]), _text(part.detail)
+        )
+    console.print(table)
+    for part in diagnosis.parts:
+        if part.remedy:
+            console.print(Text.assemble((f"{one_line(part.name)}: ", "yellow"), _text(part.remedy)))
+    console.print(
+        Text("the default path works", style="bold green")
+        if diagnosis.ok
+        else Text("the default path does not work yet", style="bold red")
+    )
