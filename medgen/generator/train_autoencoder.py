@@ -58,7 +58,7 @@ def train(config: dict) -> None:
     out = Path(config["out"])
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config["seed"])
-    with open(config["table"], newline="") as stream:
+    with Path(config["table"]).open(newline="") as stream:
         table = list(csv.DictReader(stream))
     images = np.load(config["images"], mmap_mode="r")
     training = [
