@@ -1,0 +1,1 @@
+"""What is known: curated cards, the LightRAG store, the case index."""

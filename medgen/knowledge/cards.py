@@ -93,7 +93,8 @@ class FindingCard(Record):
 
     `name` is canonical; `code` a verified id ("RADLEX:RID1385", "SNOMEDCT:...", "HP:...") or null;
     `code_source` the table or package it was verified in. `kind` "normal" marks cards such as
-    "normal heart size" or "no pneumothorax". `captioned` is true when the bundled generator's
+    "normal heart size" or "no brain tumor". `excludes` is symmetric (the loader mirrors it);
+    `hidden_in` lists views in which the finding may not be visible. `captioned` is true when the bundled generator's
     training captions carry the finding, so that it can be expected to draw it.
     """
 
@@ -155,4 +156,36 @@ def finding_cards() -> dict[str, dict[str, FindingCard]]:
         for entry in data:
             card = FindingCard.model_validate(entry)
             table.setdefault(card.modality, {})[card.name] = card
+    for cards in table.values():
+        _mirror_exclusions(cards)
     return table
+
+
+def _mirror_exclusions(cards: dict[str, FindingCard]) -> None:
+    """What is excluded excludes back: the YAML states each pair once."""
+    for card in cards.values():
+        for name in card.excludes:
+            if name in cards and card.name not in cards[name].excludes:
+                cards[name].excludes.append(card.name)
+
+
+class KnownModality(Record):
+    """An imaging modality that users name but no bundled card draws: planned, never drawn."""
+
+    name: str
+    code: str | None = None
+    body_part: str | None = None
+    technique: str
+    aliases: list[str]
+
+
+@lru_cache
+def known_modalities() -> dict[str, KnownModality]:
+    """Modalities without a bundled card ("Breast MRI", "Mammography" ...), by name.
+
+    A name that a card covers by now (for instance one in `MEDGEN_MODALITY_CARDS`) is left out.
+    """
+    path = resources.files("medgen.knowledge") / "base" / "known_modalities.yaml"
+    entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    known = [KnownModality.model_validate(entry) for entry in entries]
+    return {entry.name: entry for entry in known if entry.name not in modality_cards()}
