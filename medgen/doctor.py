@@ -119,7 +119,7 @@ def inspect_weights(folder: Path, root: Path | None = None) -> WeightsFolder:
 
 
 def _python() -> Part:
-    required = metadata.metadata("medgen").get("Requires-Python", ">=3.11")
+    required = metadata.metadata("medgen")["Requires-Python"]
     return Part(
         name="python",
         state="ok",
@@ -208,24 +208,6 @@ def _reasoning() -> Part:
         required=False,
         detail="rules and the knowledge base; no language model is used",
     )
-
-
-def _optional(name: str, package: str, gives: str) -> Part:
-    try:
-        return Part(
-            name=name,
-            state="ok",
-            required=False,
-            detail=f"{package} {metadata.version(package)}: {gives}",
-        )
-    except metadata.PackageNotFoundError:
-        return Part(
-            name=name,
-            state="missing",
-            required=False,
-            detail=f"{package} is not installed; without it, no {gives}",
-            remedy=f"pip install {package} (optional)",
-        )
 
 
 def _tried(name: str, look: Callable[[], Part], remedy: str, required: bool = True) -> Part:
