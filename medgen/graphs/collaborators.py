@@ -1,0 +1,91 @@
+"""What the graph works with: a generator, a verifier panel, a knowledge store, a case index.
+
+Each is loaded when first needed and kept, so that a process pays once; a caller may give its own.
+Knows how to load them and nothing of what they do.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from medgen.generator.base import Generator
+from medgen.records import Critique, Plan
+from medgen.settings import settings
+
+if TYPE_CHECKING:
+    from medgen.knowledge.cases import CaseIndex
+    from medgen.knowledge.store import KnowledgeStore
+
+
+class Verifier(Protocol):
+    """What measures a picture against a plan; see `medgen.agents.verifier.Panel`."""
+
+    def verify(self, image: np.ndarray, plan: Plan, generated: bool = True) -> Critique:
+        """Critique one (height, width, 3) uint8 picture."""
+        ...
+
+
+class Collaborators:
+    """The graph's collaborators, those not given loaded on first use with the settings.
+
+    Args:
+        generator: What draws.
+        panel: What verifies.
+        store: Where facts are retrieved from.
+        cases: The index of real cases.
+    """
+
+    def __init__(
+        self,
+        generator: Generator | None = None,
+        panel: Verifier | None = None,
+        store: KnowledgeStore | None = None,
+        cases: CaseIndex | None = None,
+    ) -> None:
+        self._generator, self._panel = generator, panel
+        self._store, self._cases = store, cases
+
+    @cached_property
+    def generator(self) -> Generator:
+        """What draws."""
+        if self._generator is not None:
+            return self._generator
+        from medgen.generator.backends import load_generator
+
+        return load_generator(settings())
+
+    @cached_property
+    def panel(self) -> Verifier:
+        """What verifies."""
+        if self._panel is not None:
+            return self._panel
+        from medgen.agents.verifier import Panel
+
+        return Panel.load()
+
+    @cached_property
+    def store(self) -> KnowledgeStore:
+        """Where facts are retrieved from; built now if there is none yet."""
+        if self._store is not None:
+            return self._store
+        from medgen.knowledge.store import KnowledgeStore
+
+        return KnowledgeStore.open()
+
+    @cached_property
+    def cases(self) -> CaseIndex:
+        """The index of real cases."""
+        if self._cases is not None:
+            return self._cases
+        from medgen.knowledge.cases import CaseIndex
+
+        return CaseIndex.load()
+
+
+@lru_cache
+def shared_collaborators() -> Collaborators:
+    """This process's own, all loaded by the settings."""
+    return Collaborators()
