@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import tomllib
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+from medgen.errors import BadInput
 
 
 class Settings(BaseSettings):
@@ -63,5 +66,18 @@ class Settings(BaseSettings):
 
 @lru_cache
 def settings() -> Settings:
-    """The settings of this process, read once."""
-    return Settings()
+    """The settings of this process, read once.
+
+    Raises:
+        BadInput: A variable or a line of `medgen.toml` that is unknown or out of its range.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "_".join(str(part) for part in first["loc"])
+        raise BadInput(
+            f"setting {name} ({first['msg']}): correct MEDGEN_{name.upper()} or medgen.toml"
+        ) from error
+    except (tomllib.TOMLDecodeError, OSError) as error:
+        raise BadInput(f"medgen.toml cannot be read ({error}): correct or remove it") from error
