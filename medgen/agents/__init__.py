@@ -1,0 +1,1 @@
+"""The minds: one module a role, records in, records out."""

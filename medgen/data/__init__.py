@@ -1,0 +1,1 @@
+"""Images and image-text tables in, datasets out."""

@@ -1,0 +1,1 @@
+"""How good it is: scorers that no loop optimised."""

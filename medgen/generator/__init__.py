@@ -1,0 +1,1 @@
+"""What draws: encoders, U-Net, backends, sampling and training."""

@@ -10,6 +10,7 @@ import csv
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +54,7 @@ def _random_crops(
     )
 
 
-def train(config: dict) -> None:
+def train(config: dict[str, Any]) -> None:
     """Train to `config["steps"]`, writing checkpoints and the final model to `config["out"]`."""
     out = Path(config["out"])
     out.mkdir(parents=True, exist_ok=True)
@@ -129,7 +130,7 @@ def train(config: dict) -> None:
 
 @torch.inference_mode()
 def _report(
-    model: CompactAutoencoder, images: np.ndarray, table: list[dict], rows: list[int]
+    model: CompactAutoencoder, images: np.ndarray, table: list[dict[str, str]], rows: list[int]
 ) -> None:
     for modal in sorted({table[i]["modal"] for i in rows}):
         chosen = [i for i in rows if table[i]["modal"] == modal][:32]

@@ -38,7 +38,7 @@ Row = dict[str, str]
 
 
 def read_rows(config: dict[str, Any]) -> list[Row]:
-    """Table rows of `split=train` with case data and measurements joined, and their image `index`."""
+    """Rows of `split=train`, case data and measurements joined, with their image `index`."""
     joined: dict[str, Row] = defaultdict(dict)
     for path in config["joined"]:
         with Path(path).open(newline="") as stream:

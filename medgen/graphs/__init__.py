@@ -1,0 +1,1 @@
+"""How the minds are wired."""

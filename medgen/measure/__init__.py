@@ -1,0 +1,1 @@
+"""What can be seen in an image: segmenters, ratios, classifiers, quality."""
