@@ -207,6 +207,7 @@ def agent(
                 candidates=candidates,
                 out=out,
                 resume=resume,
+                on_start=steps.start,
                 on_event=steps.event,
             )
     if as_json:
@@ -309,7 +310,7 @@ def verify(
         if as_json:
             _print_json(result)
         else:
-            show_critique(result)
+            show_critique(result.image, result.critique)
 
 
 @app.command(epilog=_examples("medgen doctor", "medgen doctor --json"))

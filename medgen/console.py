@@ -19,7 +19,17 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from medgen.doctor import Diagnosis
-    from medgen.records import Critique, Drawing, Finding, Measurement, Plan, Run, TraceEvent
+    from medgen.records import (
+        Critique,
+        Drawing,
+        Finding,
+        ImageResult,
+        Measurement,
+        MeasurementTarget,
+        Plan,
+        Run,
+        TraceEvent,
+    )
 
 VERDICT_STYLES = {"confirmed": "green", "contradicted": "red", "abstain": "yellow"}
 STATE_STYLES = {"ok": "green", "missing": "yellow", "broken": "red"}
@@ -43,23 +53,11 @@ def _number(value: float) -> str:
 
 
 def _measured(measurement: Measurement) -> str:
-    line = f"{measurement.name} {_number(measurement.value)}"
-    if measurement.unit:
-        line += f" {measurement.unit}"
-    if measurement.expected is None:
-        return line
-    low, high = measurement.expected
-    if low is not None and high is not None:
-        return f"{line} (asked {_number(low)} to {_number(high)})"
-    if low is not None:
-        return f"{line} (asked over {_number(low)})"
-    return f"{line} (asked under {_number(high)})" if high is not None else line
+    from medgen.graphs.outcome import expected_range
 
-
-def _named(finding: Finding) -> str:
-    words = [finding.severity, finding.side, finding.finding]
-    name = " ".join(word for word in words if word)
-    return name if finding.status == "present" else f"{name} ({finding.status})"
+    line = f"{measurement.name} {_number(measurement.value)} {measurement.unit}".rstrip()
+    asked = expected_range(measurement)
+    return f"{line} (asked {asked})" if asked else line
 
 
 def _verdict(finding: Finding | None) -> Text:
@@ -83,12 +81,12 @@ def _accepted(accepted: bool | None) -> Text:
 
 
 class LiveSteps:
-    """Shows an agent run's trace events as they happen; a context manager."""
+    """Shows an agent run's steps as they happen, on stderr; a context manager."""
 
     def __init__(self, visible: bool) -> None:
         self.console = Console(stderr=True, quiet=not visible)
-        self.started = time.monotonic()
-        self.status: Status = self.console.status("reasoning")
+        self.clock = time.monotonic()
+        self.status: Status = self.console.status("loading")
 
     def __enter__(self) -> Self:
         self.status.start()
@@ -97,18 +95,20 @@ class LiveSteps:
     def __exit__(self, *_: object) -> None:
         self.status.stop()
 
+    def start(self, node: str) -> None:
+        """Name the step that is being worked on."""
+        self.status.update(Text(one_line(node.replace("_", " "))))
+
     def event(self, event: TraceEvent) -> None:
         """Print one finished step: node, round, seconds, who decided."""
-        node = event.node.replace("_", " ")
         turn = f" (round {event.round})" if event.round is not None else ""
         line = Text.assemble(
-            (f"{time.monotonic() - self.started:6.1f} s  ", "dim"),
-            (one_line(node), "bold"),
-            one_line(turn),
+            (f"{time.monotonic() - self.clock:6.1f} s  ", "dim"),
+            (one_line(event.node.replace("_", " ")), "bold"),
+            turn,
             (f"  {event.seconds:.1f} s, by {one_line(event.decided_by)}", "dim"),
         )
         self.console.print(line, highlight=False)
-        self.status.update(Text(f"after {one_line(node)}"))
 
 
 @contextmanager
@@ -128,32 +128,48 @@ def _paths(console: Console, label: str, paths: Sequence[str]) -> None:
 def show_run(run: Run) -> None:
     """Print a run: findings as asked and measured, the control beside the result, paths."""
     console = Console()
-    control = {_named(finding): finding for finding in run.control.findings}
-    table = Table(title=Text(f"run {run.run_id}"), title_justify="left")
+    for result in run.results:
+        table = _beside(result)
+        if len(run.results) > 1:
+            table.title = Text(one_line(result.image))
+        if result.findings:
+            console.print(table)
+        console.print(
+            Text.assemble(
+                _accepted(result.accepted),
+                "; the control (your prompt, unrefined, same noise): ",
+                _accepted(result.control.accepted),
+            )
+        )
+        _paths(console, "image  ", [result.image])
+        _paths(console, "control", [result.control.image])
+    _paths(console, "trace  ", [run.trace])
+    console.print(
+        _text(
+            f"run {run.run_id}: {run.rounds} round(s), {run.candidates} candidate(s), "
+            f"{run.seconds:.1f} s",
+            "dim",
+        )
+    )
+
+
+def _beside(result: ImageResult) -> Table:
+    from medgen.graphs.outcome import phrase
+
+    control = {phrase(finding): finding for finding in result.control.findings}
+    table = Table(title_justify="left")
     for column in ("finding", "measured", "verdict", "control measured", "control verdict"):
         table.add_column(column, overflow="fold")
-    for finding in run.findings:
-        beside = control.get(_named(finding))
+    for finding in result.findings:
+        beside = control.get(phrase(finding))
         table.add_row(
-            _text(_named(finding)),
+            _text(phrase(finding)),
             _readings(finding),
             _verdict(finding),
             _readings(beside),
             _verdict(beside),
         )
-    if run.findings:
-        console.print(table)
-    console.print(
-        Text.assemble(
-            _accepted(run.accepted),
-            f" after {run.rounds} round(s), {run.candidates} candidate(s), {run.seconds:.1f} s;",
-            " control (your prompt, unrefined, same seed): ",
-            _accepted(run.control.accepted),
-        )
-    )
-    _paths(console, "image  ", run.images)
-    _paths(console, "control", [run.control.image])
-    _paths(console, "trace  ", [run.trace])
+    return table
 
 
 def show_drawing(drawing: Drawing) -> None:
@@ -176,6 +192,8 @@ def show_drawing(drawing: Drawing) -> None:
 
 def show_plan(plan: Plan) -> None:
     """Print a plan: what was understood, what will be drawn, and what will be measured."""
+    from medgen.graphs.outcome import phrase
+
     console = Console()
     console.print(Text.assemble(("modality  ", "dim"), _text(plan.modality)))
     table = Table()
@@ -183,16 +201,12 @@ def show_plan(plan: Plan) -> None:
         table.add_column(column, overflow="fold")
     for finding in plan.findings:
         signs = [sign.text for sign in plan.signs if sign.finding == finding.finding]
-        targets = [
-            _target(target.name, target.unit, target.expected)
-            for target in plan.measurements
-            if target.finding == finding.finding
-        ]
+        targets = [one for one in plan.measurements if one.finding == finding.finding]
         table.add_row(
-            _text(_named(finding)),
+            _text(phrase(finding)),
             _text(finding.code or "-"),
             _text("; ".join(signs) or "-"),
-            _text("; ".join(targets) or "-"),
+            _text("; ".join(_target(one) for one in targets) or "-"),
         )
     if plan.findings:
         console.print(table)
@@ -208,14 +222,15 @@ def show_plan(plan: Plan) -> None:
         console.print(_text("facts used: " + ", ".join(plan.cited), "dim"))
 
 
-def _target(name: str, unit: str, expected: tuple[float | None, float | None]) -> str:
-    low, high = (None if end is None else _number(end) for end in expected)
-    ends = " to ".join(end if end is not None else "open" for end in (low, high))
-    return f"{name} {ends} {unit}".rstrip()
+def _target(target: MeasurementTarget) -> str:
+    low, high = ("open" if end is None else _number(end) for end in target.expected)
+    return f"{target.name} {low} to {high} {target.unit}".rstrip()
 
 
 def show_critique(image: str, critique: Critique) -> None:
     """Print what was measured on one image."""
+    from medgen.graphs.outcome import phrase
+
     console = Console()
     kind = critique.modality or "unknown modality"
     if critique.modality_confidence is not None:
@@ -224,7 +239,7 @@ def show_critique(image: str, critique: Critique) -> None:
     for finding in critique.findings:
         console.print(
             Text.assemble(
-                "  ", _text(_named(finding)), ": ", _verdict(finding), "  ", _readings(finding)
+                "  ", _text(phrase(finding)), ": ", _verdict(finding), "  ", _readings(finding)
             )
         )
     if critique.quality is not None:

@@ -253,6 +253,17 @@ class Drawing(Record):
     fingerprint: str
 
 
+class Verification(Record):
+    """What `medgen verify --json` prints for one image, a line each; `image` is an absolute path.
+
+    `prompt` is what the image was checked against, null when it was measured without a request.
+    """
+
+    image: str
+    prompt: str | None = None
+    critique: Critique
+
+
 class ControlResult(Record):
     """The control candidate's outcome: the user's prompt unrefined, same seed."""
 
