@@ -1,0 +1,246 @@
+"""Reads a request: the modality, every finding with its status, side, place and grade, the patient.
+
+Rules only. Whatever it cannot use it names, in one line; it never guesses silently. Knows no image
+and no retrieval.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+
+from rapidfuzz import fuzz, process
+
+from medgen.agents.consistency import check_contradictions, merged
+from medgen.agents.demographics import read_demographics
+from medgen.agents.language import Token, correct, fold, rules, tokenize
+from medgen.agents.modality import resolve_modality
+from medgen.agents.modifiers import Mention
+from medgen.agents.reading import Reading, leftovers, read_findings
+from medgen.agents.scope import cue_lexicon
+from medgen.agents.vocabulary import (
+    generic_findings,
+    grid_lexicon,
+    modality_lexicon,
+    modality_words,
+)
+from medgen.errors import BadInput
+from medgen.knowledge.cards import finding_cards, modality_cards
+from medgen.records import Finding, MeasurementTarget, Plan, Request
+
+LONGEST_PROMPT = 2000
+_QUOTED = 60
+
+
+def _clean(prompt: str) -> str:
+    if len(prompt) > LONGEST_PROMPT:
+        raise BadInput(
+            f"the prompt has {len(prompt)} characters, more than {LONGEST_PROMPT}: "
+            "give the findings in a sentence or two"
+        )
+    for position, character in enumerate(prompt):
+        kind = unicodedata.category(character)
+        if kind in ("Cc", "Cs", "Co", "Cn") and character not in "\t\n\r":
+            raise BadInput(
+                f"the prompt has a control character (U+{ord(character):04X}) at position "
+                f"{position + 1}: remove it"
+            )
+    kept = "".join(c for c in prompt if unicodedata.category(c) != "Cf")
+    text = " ".join(unicodedata.normalize("NFKC", kept).split())
+    if not any(character.isalnum() for character in text):
+        raise BadInput('the prompt is empty: say what to draw, such as "cardiomegaly, chest X-ray"')
+    return text
+
+
+@cache
+def _vocabulary() -> tuple[tuple[str, ...], frozenset[str]]:
+    """Words that a misspelling may mean, and all words that are none."""
+    content = set(modality_lexicon().words) | set(grid_lexicon().words)
+    for name in modality_cards():
+        content |= modality_words(name).words
+    known = content | cue_lexicon().words | generic_findings().words
+    language = rules("language")
+    known |= {fold(word) for word in (*language["filler"], *language["age_units"])}
+    for groups in ("age_groups", "sexes", "views"):
+        for phrases in language[groups].values():
+            known |= {token.key for phrase in phrases for token in tokenize(phrase)}
+    return tuple(sorted(content)), frozenset(known)
+
+
+@cache
+def _corrected_word(word: str) -> str | None:
+    content, known = _vocabulary()
+    return None if word in known else correct(word, content)
+
+
+def _respell(tokens: Sequence[Token]) -> tuple[list[Token], list[str]]:
+    result, warnings = [], []
+    for token in tokens:
+        better = _corrected_word(token.key) if token.is_word else None
+        if better:
+            warnings.append(f'read "{token.text}" as "{better}"')
+            token = replace(token, key=better)
+        result.append(token)
+    return result, warnings
+
+
+def _quoted(text: str) -> str:
+    return text if len(text) <= _QUOTED else text[: _QUOTED - 3] + "..."
+
+
+def can_show(modality: str, count: int = 8) -> str:
+    """Some findings that can be asked for in a modality, those the generator has learned first."""
+    cards = [c for c in finding_cards().get(modality, {}).values() if c.kind == "abnormal"]
+    cards.sort(key=lambda card: not card.captioned)
+    names = [card.name for card in cards[:count]]
+    return ", ".join(names) + (", ..." if len(cards) > count else "")
+
+
+def explain_undrawable(modality: str, drawable: Sequence[str]) -> str:
+    """The one line that says why a planned modality is not drawn and what would draw it.
+
+    Args:
+        modality: The plan's modality.
+        drawable: Names of the modalities that the loaded generator draws.
+    """
+    able = ", ".join(drawable) or "nothing"
+    return (
+        f"{modality} can be planned but not drawn: this generator draws {able}; a modality card "
+        "(MEDGEN_MODALITY_CARDS) with a diffusers backend or a trained model adds one"
+    )
+
+
+def _nothing_understood(text: str, modality: str | None) -> BadInput:
+    names = [
+        card.name
+        for cards in finding_cards().values()
+        for card in cards.values()
+        if modality is None or card.modality == modality
+    ]
+    near = process.extract(
+        text[:200].lower(), names, scorer=fuzz.token_set_ratio, limit=3, score_cutoff=60
+    )
+    hint = f"near it: {', '.join(name for name, _, _ in near)}; " if near else ""
+    if modality:
+        return BadInput(
+            f'no finding understood in "{_quoted(text)}": {hint}{modality} can show '
+            f"{can_show(modality)}"
+        )
+    return BadInput(
+        f'nothing understood in "{_quoted(text)}": {hint}name a modality '
+        f'({", ".join(modality_cards())}) and a finding, such as "cardiomegaly, chest X-ray"'
+    )
+
+
+def _from_elsewhere(reading: Reading, warnings: list[str]) -> list[Finding]:
+    """Findings of other modalities: an error when asked for, kept when historical."""
+    kept = []
+    name = reading.modality.name
+    for item in reading.elsewhere:
+        other, finding = item.values[0]
+        if item.status == "historical":
+            code = finding_cards()[other][finding].code
+            kept.append(Finding(finding=finding, code=code, status="historical"))
+        elif item.status == "absent":
+            warnings.append(f"{name} does not show {finding} anyway: its absence is ignored")
+        else:
+            places = list(dict.fromkeys(modality for modality, _ in item.values))
+            raise BadInput(
+                f"{name} cannot show {finding}: ask for it in {' or '.join(places)}; {name} can "
+                f"show {can_show(name)}"
+            )
+    return kept
+
+
+def _targets(mention: Mention) -> list[MeasurementTarget]:
+    """Sizes and counts that the user gave, as targets."""
+    found: list[tuple[str, str, float, float]] = []
+    if mention.sizes:
+        size, tolerance = max(mention.sizes), rules("drawing")["asked_size_tolerance"]
+        low, high = round(size * (1 - tolerance), 2), round(size * (1 + tolerance), 2)
+        found.append(("diameter", "mm", low, high))
+    if mention.count is not None:
+        found.append(("count", "", float(mention.count), float(mention.count)))
+    return [
+        MeasurementTarget(
+            name=name, finding=mention.name, unit=unit, expected=(low, high), source="request"
+        )
+        for name, unit, low, high in found
+    ]
+
+
+def _finding(mention: Mention, modality: str, warnings: list[str]) -> Finding:
+    card = finding_cards().get(modality, {}).get(mention.name)
+    side = mention.side
+    if card and not card.sided and side and not any(p.sided for p, _ in mention.places):
+        if not mention.normal:
+            warnings.append(f'{mention.name} has no side here: "{side}" is ignored')
+        side = None
+    return Finding(
+        finding=mention.name,
+        code=card.code if card else None,
+        status=mention.status,
+        side=side,
+        location=mention.location,
+        severity=mention.severity,
+    )
+
+
+def parse(request: Request) -> Plan:
+    """Read a request into a plan: modality, findings, patient, projection; nothing is added.
+
+    Args:
+        request: The user's prompt, with a modality that overrides the prompt's when given.
+
+    Returns:
+        A plan whose findings are as asked: present, absent, uncertain or historical. Sizes and
+        counts that the user gave are measurement targets of source "request". For a modality
+        without a card the findings have no codes, and a warning says so.
+
+    Raises:
+        BadInput: Empty, too long or with control characters; no or several modalities; a finding
+            that the modality cannot show; contradictions; nothing understood.
+    """
+    text = _clean(request.prompt)
+    tokens, warnings = _respell(tokenize(text))
+    modality = resolve_modality(tokens, request.modality)
+    if modality is None:
+        raise _nothing_understood(text, None)
+    name = modality.name
+    warnings += modality.warnings
+    card = modality_cards().get(name)
+    person = read_demographics(tokens, card.views if card else ())
+    warnings += person.warnings
+    reading = read_findings(tokens, modality, person.taken)
+    kept = _from_elsewhere(reading, warnings)
+    asked = [_finding(mention, name, warnings) for mention in reading.mentions]
+    findings = merged([*asked, *kept])
+    check_contradictions(findings, name, reading.normal_regions)
+    unused = leftovers(reading)
+    if not findings and unused:
+        raise _nothing_understood(text, name)
+    if unused:
+        warnings.append(f"not understood and left out: {', '.join(map(_quoted, unused))}")
+    if not findings:
+        warnings.append(f"no finding is named: say one, such as {can_show(name, 3)}, or normal")
+    if card is None:
+        warnings.append(f"{name} has no modality card here: it can be planned, not drawn")
+    unsaid = list(dict.fromkeys(reading.words(*run) for run in sorted(reading.unsaid)))
+    if unsaid:
+        said = ", ".join(f'"{words}"' for words in unsaid)
+        warnings.append(f"no image can show {said}: kept for the report, not drawn")
+    return Plan(
+        prompt=request.prompt,
+        modality=name,
+        findings=findings,
+        view=person.view,
+        age=person.age,
+        age_group=person.age_group,
+        sex=person.sex,
+        measurements=[target for mention in reading.mentions for target in _targets(mention)],
+        not_drawable=unsaid,
+        warnings=warnings,
+        decided_by={"parser": "rules"},
+    )

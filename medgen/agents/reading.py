@@ -1,0 +1,253 @@
+"""What one prompt says, before it becomes a plan: findings where they stand, and all said of them.
+
+Uses the phrases of the cards, ConText for status and clauses for what belongs to what. Knows one
+modality at a time; knows no plan and no error wording but that of findings shown elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from medgen.agents.language import Match, Token, fold, rules
+from medgen.agents.modality import Resolved
+from medgen.agents.modifiers import Mention, Modifier, attach, clauses
+from medgen.agents.scope import SEPARATORS, contexts, cue_lexicon
+from medgen.agents.vocabulary import (
+    generic_findings,
+    modality_table,
+    modality_words,
+    other_findings,
+    whole_normal,
+)
+from medgen.knowledge.cards import finding_cards
+from medgen.records import Status
+
+_MASK = "\0"
+
+
+def _sizes(tokens: Sequence[Token]) -> list[Modifier]:
+    """Lengths in mm, the longest of "2 x 3 cm"."""
+    units = rules("language")["length_units"]
+    found = []
+    index = 0
+    while index < len(tokens):
+        numbers, end = [], index
+        while end < len(tokens) and tokens[end].is_number:
+            numbers.append(float(tokens[end].key))
+            end += 1
+            joined = end + 1 < len(tokens) and tokens[end + 1].is_number
+            if joined and tokens[end].key in ("x", "\u00d7", "by", "-", "to"):
+                end += 1
+        if numbers and end < len(tokens) and tokens[end].key in units:
+            found.append(Modifier("size", max(numbers) * units[tokens[end].key], index, end + 1))
+            end += 1
+        index = max(end, index + 1)
+    return found
+
+
+def _masked(tokens: Sequence[Token], taken: set[int]) -> list[Token]:
+    return [replace(t, key=_MASK) if index in taken else t for index, t in enumerate(tokens)]
+
+
+@dataclass
+class Elsewhere:
+    """A finding that other modalities show: (modality, finding) each, and its status here."""
+
+    taken: tuple[int, ...]
+    values: list[tuple[str, str]]
+    status: Status = "present"
+
+
+@dataclass
+class Reading:
+    """Everything found in one prompt.
+
+    `mentions` are the findings in order; `elsewhere` those that only other modalities show;
+    `normal_regions` what is said to be normal; `unsaid` runs of tokens that no image can show.
+    """
+
+    tokens: list[Token]
+    modality: Resolved
+    mentions: list[Mention] = field(default_factory=list)
+    elsewhere: list[Elsewhere] = field(default_factory=list)
+    modifiers: list[Modifier] = field(default_factory=list)
+    normal_words: list[Match] = field(default_factory=list)
+    normal_regions: list[str] = field(default_factory=list)
+    unsaid: list[tuple[int, int]] = field(default_factory=list)
+    used: set[int] = field(default_factory=set)
+
+    def words(self, start: int, last: int) -> str:
+        """The prompt's own words from one token to another, both included."""
+        return " ".join(self.tokens[index].text for index in range(start, last + 1))
+
+
+def _collect(reading: Reading, masked: list[Token]) -> None:
+    name = reading.modality.name
+    cards = finding_cards().get(name, {})
+    for match in modality_words(name).scan(masked):
+        reading.used.update(match.taken)
+        if match.category == "finding":
+            card = cards[match.value]
+            normal = card.kind == "normal"
+            sided = card.sided and not normal
+            if all(mention.taken != match.taken for mention in reading.mentions):
+                reading.mentions.append(Mention(match.taken, card.name, sided, card.region, normal))
+        elif match.category == "place":
+            if not reading.modality.taken.issuperset(match.taken):
+                reading.modifiers.append(Modifier("place", match.value, match.start, match.end))
+        elif match.category in ("side", "severity", "count"):
+            value = Modifier(match.category, match.value, match.start, match.end)
+            reading.modifiers.append(value)
+        elif match.category == "not_drawable":
+            reading.unsaid.append((match.start, match.end - 1))
+        elif match.category in ("normal", "clear", "otherwise"):
+            reading.normal_words.append(match)
+    if cards:
+        rest = _masked(masked, reading.used | reading.modality.taken)
+        foreign: dict[tuple[int, ...], list[tuple[str, str]]] = {}
+        for match in other_findings(name).scan(rest):
+            reading.used.update(match.taken)
+            foreign.setdefault(match.taken, []).append(match.value)
+        reading.elsewhere = [Elsewhere(taken, values) for taken, values in foreign.items()]
+    else:
+        for match in generic_findings().scan(_masked(masked, reading.modality.taken)):
+            reading.used.update(match.taken)
+            reading.mentions.append(Mention(match.taken, match.value))
+    reading.mentions.sort(key=lambda mention: mention.taken)
+
+
+def _count_numbers(reading: Reading) -> None:
+    starts = {mention.taken[0] for mention in reading.mentions}
+    modifier_at = {i for m in reading.modifiers for i in range(m.start, m.end)}
+    for index, token in enumerate(reading.tokens):
+        if not token.key.isascii() or not token.key.isdigit() or index in reading.used:
+            continue
+        following = index + 1
+        while following in modifier_at:
+            following += 1
+        if following in starts and 0 < int(token.key) < 1000:
+            reading.modifiers.append(Modifier("count", int(token.key), index, index + 1))
+            reading.used.add(index)
+
+
+def _assign_status(reading: Reading) -> None:
+    flagged = [False] * len(reading.tokens)
+    for modifier in reading.modifiers:
+        for index in range(modifier.start, modifier.end):
+            flagged[index] = flagged[index] or modifier.kind != "place"
+    unsaid = {i for start, last in reading.unsaid for i in range(start, last + 1)}
+    spoken: list[Mention | Elsewhere] = [*reading.mentions, *reading.elsewhere]
+    found = contexts(_masked(reading.tokens, unsaid), [s.taken for s in spoken], flagged)
+    for item, context in zip(spoken, found, strict=True):
+        item.status = context.status
+        if context.status in ("uncertain", "historical") and context.cue is not None:
+            run = (*context.cue.taken, *item.taken)
+            reading.unsaid.append((min(run), max(run)))
+
+
+def _normal_places(reading: Reading) -> tuple[bool, bool]:
+    """Moves places said to be normal to `normal_regions`; returns "all normal", "otherwise"."""
+    whole = otherwise = False
+    inside = {index for mention in reading.mentions for index in mention.taken}
+    inside |= {index for match in reading.normal_words for index in match.taken}
+    parts = clauses(reading.tokens, inside)
+    for match in reading.normal_words:
+        if match.category == "otherwise":
+            otherwise = True
+            continue
+        at = next(k for k, (_, start, end) in enumerate(parts) if start <= match.start < end)
+        _, start, end = parts[at]
+        spoken = any(start <= mention.taken[0] < end for mention in reading.mentions)
+        while at > 0 and parts[at][0] == "and" and not spoken:
+            at -= 1
+            if any(parts[at][1] <= m.taken[0] < parts[at][2] for m in reading.mentions):
+                break
+            start = parts[at][1]
+        places = [m for m in reading.modifiers if m.kind == "place" and start <= m.start < end]
+        if spoken:
+            places = [p for p in places if -2 <= p.start - match.end <= 1 or p.end == match.start]
+        for place in places:
+            reading.modifiers.remove(place)
+            reading.normal_regions.append(place.value.region)
+        whole = whole or (match.category == "normal" and not places and not spoken)
+    return whole, otherwise
+
+
+def _normal_cards(reading: Reading, whole: bool, otherwise: bool) -> list[str]:
+    name = reading.modality.name
+    cards = finding_cards().get(name, {})
+    everything = whole_normal(name)
+    wanted = [
+        card.name
+        for card in cards.values()
+        if card.kind == "normal" and card.region in reading.normal_regions
+    ]
+    if everything and otherwise:
+        reading.mentions = [m for m in reading.mentions if m.name != everything]
+        asked = {mention.name for mention in reading.mentions}
+        wanted += [
+            implied
+            for implied in cards[everything].implies
+            if not asked & set(cards[implied].excludes)
+            and not any(implied in cards[other].excludes for other in asked if other in cards)
+        ]
+    elif everything and whole:
+        wanted.append(everything)
+    asked = {mention.name for mention in reading.mentions}
+    return [finding for finding in dict.fromkeys(wanted) if finding not in asked]
+
+
+def _share_eye(reading: Reading) -> None:
+    """An image of the retina is of one eye: a side said once holds for all."""
+    known = modality_table().get(reading.modality.name)
+    if known is None or known.body != "retina":
+        return
+    sides = {modifier.value for modifier in reading.modifiers if modifier.kind == "side"}
+    if len(sides) == 1:
+        for mention in reading.mentions:
+            mention.sides |= set() if mention.normal else sides
+
+
+def read_findings(tokens: list[Token], modality: Resolved, person: set[int]) -> Reading:
+    """Find every finding of a prompt and what is said of it.
+
+    Args:
+        tokens: The prompt.
+        modality: What is imaged, with the tokens that said so.
+        person: Tokens that speak of the patient or the projection and are not read again.
+    """
+    reading = Reading(tokens, modality)
+    sizes = [size for size in _sizes(tokens) if size.start not in person]
+    reading.modifiers += sizes
+    apart = person | {i for size in sizes for i in range(size.start, size.end)}
+    reading.used |= apart
+    _collect(reading, _masked(tokens, apart))
+    _count_numbers(reading)
+    _assign_status(reading)
+    whole, otherwise = _normal_places(reading)
+    attach(tokens, reading.mentions, reading.modifiers)
+    _share_eye(reading)
+    cards = finding_cards().get(modality.name, {})
+    for finding in _normal_cards(reading, whole, otherwise):
+        reading.mentions.append(Mention((), finding, False, cards[finding].region, True))
+    return reading
+
+
+def leftovers(reading: Reading) -> list[str]:
+    """Words of the prompt that nothing used, run by run."""
+    filler = {fold(word) for word in rules("language")["filler"]}
+    cues = {i for match in cue_lexicon().scan(reading.tokens) for i in match.taken}
+    spoken = cues | reading.used | reading.modality.taken
+    groups: list[list[str]] = []
+    last = -2
+    for index, token in enumerate(reading.tokens):
+        silent = token.key in SEPARATORS or token.key in filler or not token.key[:1].isalnum()
+        if silent or index in spoken:
+            continue
+        if index == last + 1:
+            groups[-1].append(token.text)
+        else:
+            groups.append([token.text])
+        last = index
+    return [" ".join(group) for group in groups]
