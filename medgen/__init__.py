@@ -1,0 +1,71 @@
+"""medgen: synthetic medical images, reasoned about, checked by measurement, and explained.
+
+For research and teaching, never for diagnosis. The public API:
+
+    import medgen
+
+    run = medgen.Agent().run("cardiomegaly, chest X-ray", seed=7)
+    run.image, run.findings, run.accepted, run.events
+    drawing = medgen.generate("glioma, brain MRI", images=4)
+    generator = medgen.load()
+
+Nothing heavy is imported before one of these names is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from medgen.errors import BadInput as BadInput
+    from medgen.errors import MedgenError as MedgenError
+    from medgen.generator.base import Generator
+    from medgen.graphs.agent import Agent as Agent
+    from medgen.graphs.generate import generate as generate
+    from medgen.knowledge.cards import ModalityCard as Modality
+
+HOMES = {
+    "Agent": ("medgen.graphs.agent", "Agent"),
+    "generate": ("medgen.graphs.generate", "generate"),
+    "Modality": ("medgen.knowledge.cards", "ModalityCard"),
+    "MedgenError": ("medgen.errors", "MedgenError"),
+    "BadInput": ("medgen.errors", "BadInput"),
+}
+
+__all__ = ["Agent", "BadInput", "MedgenError", "Modality", "generate", "load"]
+
+
+def load(backend: str | None = None, weights: str | Path | None = None) -> Generator:
+    """Load what draws, to use by itself.
+
+    Args:
+        backend: "compact" or "diffusers:FOLDER_OR_HUB_ID"; `MEDGEN_BACKEND` when None.
+        weights: Folder of a compact generator; `MEDGEN_WEIGHTS`, else the bundled one, when None.
+
+    Returns:
+        A generator: `sample(conditionings) -> (n, height, width, 3) uint8`, `modalities`,
+        `name`, `fingerprint`.
+
+    Raises:
+        BadInput: There is no such backend or folder, or it is damaged.
+    """
+    from medgen.generator.backends import load_generator
+    from medgen.settings import Settings, settings
+
+    given = {"backend": backend, "weights": weights}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return load_generator(Settings.model_validate({**settings().model_dump(), **chosen}))
+
+
+def __getattr__(name: str) -> Any:
+    if name not in HOMES:
+        raise AttributeError(f"module 'medgen' has no attribute {name!r}")
+    module, attribute = HOMES[name]
+    return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -81,7 +81,7 @@ class RunFolder:
                     f"{path} holds another run: choose another folder with --out"
                 ) from error
             raise BadInput(f"{out} is no folder: choose another with --out") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             for folder in reversed(made):
                 folder.rmdir()
             reason = getattr(error, "strerror", None) or error

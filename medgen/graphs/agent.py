@@ -1,0 +1,241 @@
+"""The agent: the graph of nodes, how it is run, resumed and read, and nothing of what nodes do.
+
+One run is one LangGraph thread (its id is the run's) whose state holds all images asked for: each
+round draws and verifies the candidates of every image not yet settled, so the reasoning is done
+once and the generator works in batches. Checkpoints lie in the run's own folder, written before
+the next node starts; a run killed anywhere goes on at the node it was in.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+
+from medgen.agents.state import AgentState
+from medgen.errors import BadInput
+from medgen.graphs import nodes
+from medgen.graphs.collaborators import Collaborators, shared_collaborators
+from medgen.graphs.outcome import RunResult, conclude
+from medgen.graphs.run_folder import RunFolder
+from medgen.graphs.trace_html import trace_page
+from medgen.records import Plan, Request, TraceEvent
+from medgen.settings import settings
+
+Graph = CompiledStateGraph[AgentState, None, AgentState, AgentState]
+Node = Callable[[AgentState, Collaborators], nodes.Step]
+
+REASONING: tuple[Node, ...] = (
+    nodes.parse,
+    nodes.localize_anatomy,
+    nodes.assess_pathology,
+    nodes.retrieve,
+    nodes.map_features,
+    nodes.write_report,
+)
+DRAWING: tuple[Node, ...] = (nodes.compose, nodes.generate, nodes.verify, nodes.select)
+
+
+def after_selection(state: AgentState) -> str:
+    """Refine while an image is unsettled, else record."""
+    unsettled = any(choice["decision"] == "refine" for choice in state["choices"])
+    return "refine" if unsettled else "record"
+
+
+def build(
+    collaborators: Collaborators, checkpointer: BaseCheckpointSaver[Any] | None, **options: Any
+) -> Graph:
+    """Wire the graph.
+
+    Args:
+        collaborators: What the nodes work with.
+        checkpointer: Where states are kept; None where LangGraph's own tools bring one.
+        options: Passed to LangGraph's `compile`.
+    """
+    graph = StateGraph(AgentState)
+    for node in (*REASONING, *DRAWING, nodes.refine, nodes.record):
+        graph.add_node(node.__name__, cast("Any", traced(node, collaborators)))
+    path = [node.__name__ for node in (*REASONING, *DRAWING)]
+    graph.add_edge(START, path[0])
+    for before, after in pairwise(path):
+        graph.add_edge(before, after)
+    graph.add_conditional_edges("select", after_selection, ["refine", "record"])
+    graph.add_edge("refine", "generate")
+    graph.add_edge("record", END)
+    return graph.compile(checkpointer=checkpointer, **options)
+
+
+def traced(node: Node, collaborators: Collaborators) -> Callable[[AgentState], dict[str, Any]]:
+    """A node as LangGraph wants it: its update and its one trace event, in one write."""
+
+    def run(state: AgentState) -> dict[str, Any]:
+        started, clock = datetime.now(UTC), time.perf_counter()
+        step = node(state, collaborators)
+        event = TraceEvent(
+            node=node.__name__,
+            round=step.round,
+            started=started.isoformat(timespec="milliseconds"),
+            seconds=round(time.perf_counter() - clock, 4),
+            inputs=step.inputs,
+            outputs=step.outputs,
+            decided_by=step.decided_by,
+        )
+        return {**step.update, "events": [event.model_dump(mode="json")]}
+
+    return run
+
+
+def graph() -> Graph:
+    """The graph for LangGraph's own tools (`langgraph.json`); they bring their checkpointer."""
+    return build(shared_collaborators(), None)
+
+
+class Agent:
+    """Reasons about a request, draws, measures, refines and explains.
+
+    Args:
+        collaborators: A generator, panel, store or case index of the caller's own; this
+            process's shared ones, loaded by the settings, when None.
+    """
+
+    def __init__(self, collaborators: Collaborators | None = None) -> None:
+        self.collaborators = collaborators or shared_collaborators()
+
+    def plan(self, prompt: str, modality: str | None = None) -> Plan:
+        """What would be drawn, for which reasons; draws and writes nothing.
+
+        Raises:
+            BadInput: The prompt cannot be understood.
+        """
+        graph = build(self.collaborators, InMemorySaver(), interrupt_before=["compose"])
+        request = Request(prompt=prompt, modality=modality)
+        start: AgentState = {
+            "request": request.model_dump(mode="json"),
+            "folder": "",
+            "run_id": "plan",
+        }
+        graph.invoke(start, {"configurable": {"thread_id": "plan"}})
+        state = graph.get_state({"configurable": {"thread_id": "plan"}}).values
+        return Plan.model_validate(state["plan"])
+
+    def run(
+        self,
+        prompt: str = "",
+        modality: str | None = None,
+        *,
+        seed: int = 0,
+        images: int = 1,
+        rounds: int | None = None,
+        candidates: int | None = None,
+        seconds: float | None = None,
+        out: str | Path | None = None,
+        resume: str | Path | None = None,
+        on_start: Callable[[str], None] | None = None,
+        on_event: Callable[[TraceEvent], None] | None = None,
+    ) -> RunResult:
+        """Draw `images` images of a prompt, or go on with an earlier run.
+
+        Args:
+            prompt: What to draw; not needed with `resume`.
+            modality: A modality over the one in the prompt.
+            seed: The same seed and request give the same image bytes on one kind of processor.
+            images: How many images, at least 1.
+            rounds: Rounds at most, at least 1; `MEDGEN_ROUNDS` when None.
+            candidates: Candidates a round, at least 1; `MEDGEN_CANDIDATES` when None. The first
+                round draws two at least: the control and one composed candidate.
+            seconds: No new round starts after so many working seconds; `MEDGEN_SECONDS` when None.
+            out: The folder for this run's files; a new one under `MEDGEN_RUNS` when None.
+            resume: Run id or folder of a run that was cut off.
+            on_start: Told the name of each node as it starts.
+            on_event: Told each node's trace event as it ends.
+
+        Returns:
+            The run's record; `accepted` is true when every image was accepted, and an image that
+            was not is the best candidate, marked so.
+
+        Raises:
+            BadInput: The request, folder or run cannot be used; a new run then leaves nothing.
+        """
+        if resume is not None:
+            folder = RunFolder.open(resume, out)
+            if prompt and prompt != folder.request.prompt:
+                raise BadInput(
+                    f"run {folder.run_id} was asked {folder.request.prompt!r}: resume it without "
+                    "a prompt, or start a new run without --resume"
+                )
+        else:
+            defaults = settings()
+            request = Request(
+                prompt=prompt,
+                modality=modality,
+                seed=seed,
+                images=_at_least_one("images", images),
+                rounds=_at_least_one("rounds", defaults.rounds if rounds is None else rounds),
+                candidates=_at_least_one(
+                    "candidates", defaults.candidates if candidates is None else candidates
+                ),
+                seconds=seconds if seconds is not None else defaults.seconds,
+            )
+            folder = RunFolder.create(request, out)
+        try:
+            state = self._drive(folder, on_start, on_event)
+        except BadInput:
+            if resume is None:
+                folder.discard()
+            raise
+        result = conclude(state)
+        events = [TraceEvent.model_validate(event) for event in state["events"]]
+        folder.write_trace(events, trace_page(state, result))
+        folder.write_run(result)
+        return result
+
+    def _drive(
+        self,
+        folder: RunFolder,
+        on_start: Callable[[str], None] | None,
+        on_event: Callable[[TraceEvent], None] | None,
+    ) -> AgentState:
+        start: AgentState | None = {
+            "run_id": folder.run_id,
+            "folder": str(folder.path),
+            "request": folder.request.model_dump(mode="json"),
+        }
+        with closing(sqlite3.connect(folder.checkpoints, check_same_thread=False)) as connection:
+            graph = build(self.collaborators, SqliteSaver(connection))
+            thread: Any = {
+                "configurable": {"thread_id": folder.run_id},
+                "recursion_limit": 12 + 4 * folder.request.rounds,
+            }
+            begun = graph.get_state(thread).values
+            if begun.get("events"):
+                start = None
+                if begun["folder"] != str(folder.path):
+                    raise BadInput(
+                        f"run {folder.run_id} was begun in {begun['folder']}, not {folder.path}: "
+                        "move it back to resume it"
+                    )
+            steps = graph.stream(start, thread, stream_mode=["tasks", "updates"], durability="sync")
+            for mode, payload in cast("Any", steps):
+                if mode == "tasks" and "triggers" in payload and on_start is not None:
+                    on_start(payload["name"])
+                elif mode == "updates" and on_event is not None:
+                    for update in payload.values():
+                        on_event(TraceEvent.model_validate(update["events"][0]))
+            return cast("AgentState", graph.get_state(thread).values)
+
+
+def _at_least_one(name: str, value: int) -> int:
+    if value < 1:
+        raise BadInput(f"{name} is {value}: give 1 or more")
+    return value
