@@ -192,7 +192,8 @@ class Critique(Record):
 
     `accepted`: false on a hard rejection or any contradicted finding, true when at least one
     asked finding is confirmed and none contradicted, null when everything abstains.
-    `score` ranks candidates (higher is better), in [0, 1].
+    `score` ranks candidates (higher is better), in [0, 1]. `abstentions` says what could not be
+    measured and why, one line each.
     """
 
     modality: str | None = None
@@ -203,6 +204,7 @@ class Critique(Record):
     alignment: Measurement | None = None
     rejections: list[str] = []
     corrections: list[Correction] = []
+    abstentions: list[str] = []
     accepted: bool | None = None
     score: float = 0.0
 
