@@ -11,7 +11,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Literal
@@ -197,8 +197,21 @@ def _generator() -> Part:
         state="ok",
         detail=f"{generator.name} ({generator.fingerprint[:12]}), draws "
         + ", ".join(generator.modalities),
-        remedy="",
     )
+
+
+def _verifier() -> Part:
+    from medgen.graphs.collaborators import Collaborators
+
+    return Part(name="verifier", state="ok", detail=f"{type(Collaborators().panel).__name__} loads")
+
+
+def _knowledge() -> Part:
+    from medgen.graphs.collaborators import Collaborators
+
+    collaborators = Collaborators()
+    loaded = (type(part).__name__ for part in (collaborators.store, collaborators.cases))
+    return Part(name="knowledge", state="ok", detail=", ".join(loaded) + " open")
 
 
 def _reasoning() -> Part:
@@ -210,15 +223,53 @@ def _reasoning() -> Part:
     )
 
 
-def _tried(name: str, look: Callable[[], Part], remedy: str, required: bool = True) -> Part:
+def _big_generator() -> Part:
+    from medgen.settings import settings
+
+    chosen = settings().backend.startswith("diffusers:")
+    return Part(
+        name="diffusers backend",
+        state="ok",
+        required=False,
+        detail=f"diffusers {metadata.version('diffusers')}, "
+        + ("chosen" if chosen else "not chosen: MEDGEN_BACKEND=diffusers:FOLDER chooses it"),
+    )
+
+
+LOOKS: dict[str, tuple[Callable[[], Part], str]] = {
+    "python": (_python, REINSTALL),
+    "packages": (_packages, REINSTALL),
+    "device": (_device, "pip install torch"),
+    "runs folder": (_runs, "check the MEDGEN_* variables and medgen.toml"),
+    "generator": (_generator, f"check MEDGEN_BACKEND and MEDGEN_WEIGHTS, or {REINSTALL}"),
+    "verifier": (_verifier, REINSTALL),
+    "knowledge": (_knowledge, "medgen knowledge build, or check MEDGEN_KNOWLEDGE"),
+    "reasoning": (_reasoning, ""),
+    "diffusers backend": (_big_generator, "pip install diffusers"),
+}
+"""What is looked at, in order, and what to do when looking fails."""
+
+
+def look(name: str) -> Part:
+    """Look at one part of `LOOKS`; never raises for what it finds."""
+    return tried(name, *LOOKS[name])
+
+
+def tried(name: str, look_at: Callable[[], Part], remedy: str) -> Part:
+    """What `look_at` found, or a part that says why it failed."""
     try:
-        return look()
+        return look_at()
     except MedgenError as error:
-        return Part(name=name, state="missing", required=required, detail=str(error), remedy=remedy)
+        return Part(name=name, state="missing", detail=str(error), remedy=remedy)
     except Exception as error:
         # The doctor's work is to report whatever goes wrong, so nothing may stop it.
         detail = f"{type(error).__name__}: {error}"
-        return Part(name=name, state="broken", required=required, detail=detail, remedy=remedy)
+        return Part(name=name, state="broken", detail=detail, remedy=remedy)
+
+
+def works(parts: Iterable[Part]) -> bool:
+    """Whether the default path works: every required part is ok."""
+    return all(part.state == "ok" for part in parts if part.required)
 
 
 def _weights_parts(folders: list[WeightsFolder]) -> Iterator[Part]:
@@ -240,18 +291,7 @@ def _weights_parts(folders: list[WeightsFolder]) -> Iterator[Part]:
 def diagnose() -> Diagnosis:
     """Look at everything; never raises for what it finds."""
     folders = [inspect_weights(folder) for folder in weights_folders()]
-    parts = [
-        _tried("python", _python, REINSTALL),
-        _tried("packages", _packages, REINSTALL),
-        _tried("device", _device, "pip install torch"),
-        _tried("runs folder", _runs, "check MEDGEN_* variables and medgen.toml"),
-        *_weights_parts(folders),
-        _tried("generator", _generator, "check MEDGEN_BACKEND and MEDGEN_WEIGHTS, or " + REINSTALL),
-        _reasoning(),
-    ]
+    parts = [*(look(name) for name in LOOKS), *_weights_parts(folders)]
     return Diagnosis(
-        ok=all(part.state == "ok" for part in parts if part.required),
-        version=metadata.version("medgen"),
-        parts=parts,
-        weights=folders,
+        ok=works(parts), version=metadata.version("medgen"), parts=parts, weights=folders
     )
