@@ -302,11 +302,15 @@ def verify(
     ] = False,
 ) -> None:
     """Measure an image: modality, findings, quality, distance to the training images."""
-    with _working(as_json), spinner("measuring", visible=not as_json):
+    with _working(as_json), spinner("loading", visible=not as_json):
         from medgen.graphs.verify import verify as measure
 
         results = measure(image, prompt=prompt, modality=modality)
-    for result in results:
+    while True:
+        with _working(as_json):
+            result = next(results, None)
+        if result is None:
+            break
         if as_json:
             _print_json(result)
         else:

