@@ -87,6 +87,7 @@ class LiveSteps:
         self.console = Console(stderr=True, quiet=not visible)
         self.clock = time.monotonic()
         self.status: Status = self.console.status("loading")
+        self.noted: set[str] = set()
 
     def __enter__(self) -> Self:
         self.status.start()
@@ -109,6 +110,11 @@ class LiveSteps:
             (f"  {event.seconds:.1f} s, by {one_line(event.decided_by)}", "dim"),
         )
         self.console.print(line, highlight=False)
+        warnings = event.outputs.get("warnings")
+        if isinstance(warnings, list):
+            new = [str(warning) for warning in warnings if str(warning) not in self.noted]
+            self.noted.update(new)
+            _notes(self.console, new)
 
 
 @contextmanager
@@ -123,6 +129,11 @@ def _paths(console: Console, label: str, paths: Sequence[str]) -> None:
     # Not wrapped: a path is there to be copied.
     for path in paths:
         console.print(Text(f"{label}  {one_line(path)}"), soft_wrap=True, highlight=False)
+
+
+def _notes(console: Console, warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        console.print(Text.assemble(("note: ", "yellow"), _text(warning)))
 
 
 def show_run(run: Run) -> None:
@@ -187,6 +198,7 @@ def show_drawing(drawing: Drawing) -> None:
             "dim",
         )
     )
+    _notes(console, drawing.warnings)
     _paths(console, "image", drawing.images)
 
 
@@ -216,8 +228,7 @@ def show_plan(plan: Plan) -> None:
             console.print(Text.assemble((f"{section.capitalize()}: ", "bold"), _text(body)))
     for words in plan.not_drawable:
         console.print(Text.assemble(("not drawable: ", "yellow"), _text(words)))
-    for warning in plan.warnings:
-        console.print(Text.assemble(("note: ", "yellow"), _text(warning)))
+    _notes(console, plan.warnings)
     if plan.cited:
         console.print(_text("facts used: " + ", ".join(plan.cited), "dim"))
 

@@ -123,6 +123,7 @@ class Plan(Record):
     """What the reasoning roles concluded from a request; filled node by node.
 
     `modality` is a modality card's name. `not_drawable` keeps the words that no image can show;
+    `warnings` are what the user should know, `notes` what was taken for granted or entailed;
     `cited` the ids of facts used; `decided_by` maps a role to "rules" or a model's name.
     """
 
@@ -140,6 +141,7 @@ class Plan(Record):
     cited: list[str] = []
     not_drawable: list[str] = []
     warnings: list[str] = []
+    notes: list[str] = []
     decided_by: dict[str, str] = {}
 
 
@@ -250,6 +252,7 @@ class Drawing(Record):
     prompt: str
     conditioning: Conditioning
     noise_seeds: list[int]
+    warnings: list[str] = []
     seconds: float
     generator: str
     fingerprint: str

@@ -22,7 +22,7 @@ from medgen.generator.base import Generator
 from medgen.generator.structured import CATEGORIES, NUMBERS
 from medgen.graphs.collaborators import Collaborators, shared_collaborators
 from medgen.graphs.run_folder import image_path
-from medgen.records import Conditioning, Drawing, Request
+from medgen.records import Conditioning, Drawing, Plan, Request
 from medgen.settings import settings
 
 DRAWING = "drawing.json"
@@ -66,7 +66,7 @@ def generate(
     given = _checked(structured or {})
     if guidance is not None and not (math.isfinite(guidance) and guidance >= 1):
         raise BadInput(f"guidance {guidance} is no number from 1 up: 2 to 4 is usual")
-    told = _condition(request, raw)
+    plan, told = _condition(request, raw)
     changes: dict[str, object] = {"seed": seed, "structured": {**told.structured, **given}}
     if steps is not None:
         changes["steps"] = steps
@@ -89,6 +89,7 @@ def generate(
         prompt=prompt,
         conditioning=told,
         noise_seeds=noise,
+        warnings=plan.warnings,
         seconds=round(time.monotonic() - started, 3),
         generator=generator.name,
         fingerprint=generator.fingerprint,
@@ -102,12 +103,12 @@ def generate(
     return drawing
 
 
-def _condition(request: Request, raw: bool) -> Conditioning:
-    plan = parser.parse(request)
+def _condition(request: Request, raw: bool) -> tuple[Plan, Conditioning]:
+    plan = pathology.assess(anatomy.localize(parser.parse(request)))
     if raw:
-        return composer.control(request, plan)
-    plan = features.map_features(pathology.assess(anatomy.localize(plan)), [])
-    return composer.compose(plan, [])
+        return plan, composer.control(request, plan)
+    plan = features.map_features(plan, [])
+    return plan, composer.compose(plan, [])
 
 
 def _checked(structured: Mapping[str, float | str]) -> dict[str, float | str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medgen.agents import parser
+from medgen.agents import anatomy, parser, pathology
 from medgen.agents.modality import resolve_modality
 from medgen.data.images import load_square
 from medgen.errors import BadInput
@@ -79,7 +79,8 @@ def verify(
 
 def _plan(prompt: str | None, modality: str | None) -> Plan | None:
     if prompt is not None:
-        return parser.parse(Request(prompt=prompt, modality=modality))
+        plan = parser.parse(Request(prompt=prompt, modality=modality))
+        return pathology.assess(anatomy.localize(plan))
     if modality is None:
         return None
     resolved = resolve_modality([], modality)
