@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -16,7 +21,6 @@ BUDGET_BYTES = 64_000_000
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-DATA_SUFFIXES = {".yaml", ".json", ".csv", ".safetensors", ".faiss", ".j2", ".md"}
 
 
 @pytest.fixture(scope="module")
@@ -95,16 +99,32 @@ def test_no_pickles_and_no_patient_images_are_bundled() -> None:
     assert found == []
 
 
-def test_package_data_takes_every_data_file() -> None:
-    patterns = PROJECT["tool"]["setuptools"]["package-data"]["medgen"]
-    covered = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
+def test_built_wheel_holds_every_file_of_the_package(tmp_path: Path) -> None:
+    ignored = shutil.ignore_patterns("__pycache__", ".*")
+    shutil.copytree(PACKAGE, tmp_path / "medgen", ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE", "LICENSE-WEIGHTS"):
+        shutil.copy(ROOT / name, tmp_path)
+    build = "from setuptools import build_meta; print(build_meta.build_wheel('dist'))"
+    done = subprocess.run(
+        [sys.executable, "-c", build], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        inside = {name for name in archive.namelist() if name.startswith("medgen/")}
     files = {
-        path
-        for path in PACKAGE.rglob("*")
-        if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
+        path.relative_to(tmp_path).as_posix()
+        for path in (tmp_path / "medgen").rglob("*")
+        if path.is_file()
     }
-    assert files - covered == set()
-    assert {path.suffix for path in files} <= DATA_SUFFIXES | {"", ".typed"}
+    assert files - inside == set()
+
+
+def test_every_experiment_section_is_linked() -> None:
+    page = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    sections = sorted((ROOT / "docs" / "experiments").glob("*.md"))
+    assert sections
+    assert [path.name for path in sections if f"(experiments/{path.name})" not in page] == []
 
 
 def test_every_package_folder_with_python_files_is_a_package() -> None:
@@ -113,9 +133,6 @@ def test_every_package_folder_with_python_files_is_a_package() -> None:
 
 
 def test_dependencies_are_declared_for_every_import() -> None:
-    import ast
-    import sys
-
     names = {
         "PIL": "pillow",
         "yaml": "pyyaml",
