@@ -65,7 +65,6 @@ class CompactGenerator:
         self.std = torch.tensor(settings["latents_std"]).view(1, -1, 1, 1)
         self.size: int = settings["size"]
         self.color = set(settings["color_modalities"])
-        self.sources: dict[str, dict[str, dict[str, float]]] = settings["sources"]
         self.modalities: tuple[str, ...] = tuple(self.conditions.config.modalities)
         self.fingerprint = fingerprint_folder(folder)
         self.name = f"compact:{self.fingerprint}"
@@ -100,7 +99,7 @@ class CompactGenerator:
         positive = self._context(
             [c.prompt for c in batch],
             [c.modality for c in batch],
-            [self._with_source(c) for c in batch],
+            [c.structured for c in batch],
         )
         negative = self._context(
             [c.negative_prompt for c in batch], [c.modality for c in batch], [{}] * len(batch)
@@ -157,17 +156,6 @@ class CompactGenerator:
             raise BadInput(f"{error}: see `medgen generate --help`") from error
         modality = self.conditions.modality_ids(list(modalities))
         return self.conditions(states, mask, pooled, modality, vector)
-
-    def _with_source(self, conditioning: Conditioning) -> dict[str, float | str]:
-        """The structured conditions with a source drawn at its marginal where none is given."""
-        given = dict(conditioning.structured)
-        if "source" not in given:
-            by_age = self.sources[conditioning.modality]
-            table = by_age.get(str(given.get("age_group", "")), by_age[""])
-            random_ = np.random.default_rng([conditioning.seed & 0x7FFFFFFF, 7])
-            names = sorted(table)
-            given["source"] = str(random_.choice(names, p=[table[name] for name in names]))
-        return given
 
     def _encode(self, paths: list[str]) -> Tensor:
         pixels = np.stack([load_square(path, self.size) for path in paths])

@@ -6,7 +6,7 @@ in use). Names and units are the contract with captions, composer and refiner:
 - cardiothoracic_ratio: 0.30-0.80, cardiac over thoracic width
 - opacity_right, opacity_left: 0-1, density of the patient's right or left lung
 - view: "PA", "AP" or "AP supine"; age_group: "child" or "adult"; sex: "female" or "male"
-- source: the collection an image came from (its texture), sampled at its marginal when not given
+- source: the collection an image came from (its texture); not given means any that fits the rest
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ image gradients and L1 of 4x-pooled images, so that outlines and large structure
 from __future__ import annotations
 
 import csv
+import math
 import sys
 import time
 from pathlib import Path
@@ -92,7 +93,7 @@ def train(config: dict[str, Any]) -> None:
         rows = generator.choice(len(training), config["batch"], p=weights)
         pixels = _random_crops(images, np.array(training)[rows], config["crop"], generator)
         progress = step / config["steps"]
-        rate = config["lr"] * min(1.0, (step + 1) / 100) * (0.5 + 0.5 * np.cos(np.pi * progress))
+        rate = config["lr"] * min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * progress))
         for group in optimizer.param_groups:
             group["lr"] = rate
         target = to_model(pixels)

@@ -157,21 +157,6 @@ def _tokenizer(config: dict[str, Any], rows: list[Row], path: Path) -> TextToken
     return TextTokenizer.load(path, length)
 
 
-def _source_marginals(rows: list[Row]) -> dict[str, dict[str, dict[str, float]]]:
-    counts: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
-    for row in rows:
-        age_group = str(captions.structured_conditions(row).get("age_group", ""))
-        for key in {"", age_group}:
-            counts[row["modal"]][key][row["source"]] += 1
-    return {
-        modal: {
-            key: {name: count / sum(table.values()) for name, count in table.items()}
-            for key, table in by_age.items()
-        }
-        for modal, by_age in counts.items()
-    }
-
-
 def save_generator(
     folder: Path,
     model: Trainee,
@@ -232,7 +217,6 @@ def train(config: dict[str, Any]) -> None:
         "latents_mean": mean.flatten().tolist(),
         "latents_std": std.flatten().tolist(),
         "color_modalities": sorted(c.name for c in modality_cards().values() if c.color),
-        "sources": _source_marginals(rows),
     }
 
     model, average = Trainee(config, modalities), Trainee(config, modalities)
@@ -314,7 +298,7 @@ def train(config: dict[str, Any]) -> None:
                 size = 64
                 losses = [
                     batch_loss(average, known[i : i + size], held_out[i : i + size], none, [1, i])
-                    for i in range(0, len(held_out) - size + 1, size)
+                    for i in range(0, len(held_out), size)
                 ]
             print(f"  held-out loss {torch.stack(losses).mean():.4f}", flush=True)
             temporary = out / "last.tmp"

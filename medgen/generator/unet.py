@@ -12,11 +12,12 @@ from diffusers import UNet2DConditionModel
 
 
 def compact_unet(
-    channels: Sequence[int] = (64, 128, 256),
+    channels: Sequence[int] = (80, 144, 224),
     latent_channels: int = 16,
     sample_size: int = 16,
     cross_attention: Sequence[bool] = (False, True, True),
     heads: int = 4,
+    groups: int = 16,
     context_width: int = 192,
     pooled_width: int = 256,
 ) -> UNet2DConditionModel:
@@ -26,6 +27,7 @@ def compact_unet(
         channels: Width of each level, finest first.
         cross_attention: Whether each level has attention, finest first.
         heads: Attention heads (diffusers calls this argument `attention_head_dim`).
+        groups: Groups of the group normalisations.
         context_width: Width of the context tokens.
         pooled_width: Width of the pooled condition that is added to the time embedding.
     """
@@ -41,6 +43,7 @@ def compact_unet(
         layers_per_block=1,
         cross_attention_dim=context_width,
         attention_head_dim=heads,
+        norm_num_groups=groups,
         class_embed_type="simple_projection",
         projection_class_embeddings_input_dim=pooled_width,
     )
