@@ -112,16 +112,15 @@ def explain_undrawable(modality: str, drawable: Sequence[str]) -> str:
     )
 
 
-def _nothing_understood(text: str, modality: str | None) -> BadInput:
+def _nothing_understood(text: str, modality: str | None, unused: str = "") -> BadInput:
     names = [
         card.name
         for cards in finding_cards().values()
         for card in cards.values()
         if modality is None or card.modality == modality
     ]
-    near = process.extract(
-        text[:200].lower(), names, scorer=fuzz.token_set_ratio, limit=3, score_cutoff=60
-    )
+    asked = (unused or text)[:200].lower()
+    near = process.extract(asked, names, scorer=fuzz.WRatio, limit=3, score_cutoff=65)
     hint = f"near it: {', '.join(name for name, _, _ in near)}; " if near else ""
     if modality:
         return BadInput(
@@ -220,11 +219,11 @@ def parse(request: Request) -> Plan:
     check_contradictions(findings, name, reading.normal_regions)
     unused = leftovers(reading)
     if not findings and unused:
-        raise _nothing_understood(text, name)
+        raise _nothing_understood(text, name, " ".join(unused))
     if unused:
         warnings.append(f"not understood and left out: {', '.join(map(_quoted, unused))}")
     if not findings:
-        warnings.append(f"no finding is named: say one, such as {can_show(name, 3)}, or normal")
+        warnings.append(f"no finding is named: name one, or say normal ({can_show(name, 3)})")
     if card is None:
         warnings.append(f"{name} has no modality card here: it can be planned, not drawn")
     unsaid = list(dict.fromkeys(reading.words(*run) for run in sorted(reading.unsaid)))

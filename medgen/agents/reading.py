@@ -142,7 +142,8 @@ def _assign_status(reading: Reading) -> None:
     for item, context in zip(spoken, found, strict=True):
         item.status = context.status
         if context.status in ("uncertain", "historical") and context.cue is not None:
-            run = (*context.cue.taken, *item.taken)
+            past = item.taken if context.status == "historical" else ()
+            run = (*context.cue.taken, *past)
             reading.unsaid.append((min(run), max(run)))
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
-from typing import Any
-
-import yaml
 
 from medgen.agents.language import Lexicon, fold, rules, tokenize
-from medgen.knowledge.cards import FindingCard, ModalityCard, finding_cards, modality_cards
+from medgen.knowledge.cards import (
+    FindingCard,
+    finding_cards,
+    known_modalities,
+    modality_cards,
+)
 from medgen.records import Side
 
 _NEGATIVE_STARTS = ("no ", "without ", "absence of ")
@@ -43,13 +44,6 @@ class Known:
     technique: str | None
     body: str | None
     drawable: bool
-
-
-def known_modalities() -> list[dict[str, Any]]:
-    """Modalities that users name and that have no bundled card (name, aliases, body, technique)."""
-    path = resources.files("medgen.knowledge") / "base" / "known_modalities.yaml"
-    loaded: list[dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return [entry for entry in loaded if entry["name"] not in modality_cards()]
 
 
 @cache
@@ -87,9 +81,9 @@ def modality_table() -> dict[str, Known]:
             other_technique, other_body = place_in_grid(alias)
             technique, body = technique or other_technique, body or other_body
         table[name] = Known(name, technique, body, True)
-    for entry in known_modalities():
-        technique, body = place_in_grid(f"{entry['technique'] or ''} {entry['body_part'] or ''}")
-        table[entry["name"]] = Known(entry["name"], technique, body, False)
+    for name, entry in known_modalities().items():
+        technique, body = place_in_grid(f"{entry.technique} {entry.body_part or ''}")
+        table[name] = Known(name, technique, body, False)
     return table
 
 
@@ -100,9 +94,9 @@ def modality_lexicon() -> Lexicon:
     for name, card in modality_cards().items():
         for phrase in (name, card.drawing_phrase, *card.aliases):
             lexicon.add(phrase, "modality", name)
-    for entry in known_modalities():
-        for phrase in (entry["name"], *entry["aliases"]):
-            lexicon.add(phrase, "modality", entry["name"])
+    for name, entry in known_modalities().items():
+        for phrase in (name, *entry.aliases):
+            lexicon.add(phrase, "modality", name)
     return lexicon
 
 
@@ -174,10 +168,13 @@ def _add_findings(lexicon: Lexicon, cards: dict[str, FindingCard]) -> None:
             lexicon.add(phrase, "finding", card.name, upper=_abbreviation_needs_capitals(phrase))
 
 
-def _add_places(lexicon: Lexicon, card: ModalityCard) -> None:
+@cache
+def places(modality: str) -> tuple[tuple[str, Place], ...]:
+    """Every phrase for a place in a modality with a card, and the place that it means."""
+    card = modality_cards()[modality]
     sided = {region.name: bool(region.left and region.right) for region in card.regions}
     body = modality_table()[card.name].body or ""
-    taken = set()
+    found: dict[tuple[str, ...], tuple[str, Place]] = {}
     for entry in rules("locations").get(body, []):
         region = entry.get("region", entry["name"])
         place = Place(
@@ -187,14 +184,14 @@ def _add_places(lexicon: Lexicon, card: ModalityCard) -> None:
             sided.get(region, True) or "side" in entry,
             entry.get("said", False),
         )
-        for phrase in entry["phrases"]:
-            taken.add(tuple(token.key for token in tokenize(phrase)))
-            lexicon.add(phrase, "place", place)
+        own = [] if place.side else [place.name]
+        for phrase in (*own, *entry["phrases"]):
+            found.setdefault(tuple(token.key for token in tokenize(phrase)), (phrase, place))
     for region in card.regions:
         place = Place(region.name, region.name, None, sided[region.name])
         for phrase in (region.name, *region.synonyms):
-            if tuple(token.key for token in tokenize(phrase)) not in taken:
-                lexicon.add(phrase, "place", place)
+            found.setdefault(tuple(token.key for token in tokenize(phrase)), (phrase, place))
+    return tuple(found.values())
 
 
 def _add_modifiers(lexicon: Lexicon, eye: bool) -> None:
@@ -235,7 +232,8 @@ def modality_words(modality: str | None) -> Lexicon:
     cards = finding_cards().get(modality or "", {})
     _add_findings(lexicon, cards)
     if modality in modality_cards():
-        _add_places(lexicon, modality_cards()[modality])
+        for phrase, place in places(modality):
+            lexicon.add(phrase, "place", place)
     return lexicon
 
 

@@ -1,0 +1,113 @@
+"""Maps findings to what they look like and to the numbers that a drawing must show.
+
+Signs come from the finding cards and from retrieved sign facts, each with the fact's id; targets
+are ranges with their source. Whatever was used of the retrieved facts is cited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from medgen.agents.language import rules
+from medgen.agents.pathology import SHOWN, measure_of, opacity_of
+from medgen.knowledge.cards import FindingCard, finding_cards, modality_cards
+from medgen.knowledge.facts import finding_id, sign_id, slug
+from medgen.records import Fact, Finding, MeasurementTarget, Plan, Sign
+
+
+def _signs(card: FindingCard, facts: Sequence[Fact]) -> list[Sign]:
+    ids = {fact.id for fact in facts}
+    signs = []
+    for text in card.signs:
+        own = sign_id(card.modality, text)
+        signs.append(Sign(finding=card.name, text=text, fact=own if own in ids else None))
+    phrase = modality_cards()[card.modality].drawing_phrase
+    start = f"{card.name} on {phrase}: "
+    known = {sign.fact for sign in signs}
+    for fact in facts:
+        if fact.kind == "sign" and fact.id not in known and fact.text.startswith(start):
+            text = fact.text.removeprefix(start)
+            signs.append(Sign(finding=card.name, text=text, fact=fact.id))
+    return signs
+
+
+def _range_target(finding: Finding, plan: Plan) -> MeasurementTarget | None:
+    measure = measure_of(finding.finding, plan.modality)
+    if measure is None:
+        return None
+    card = finding_cards()[plan.modality][finding.finding]
+    abnormal = card.kind == "abnormal" and finding.status in SHOWN
+    return MeasurementTarget(
+        name=slug(measure.name).replace("-", "_"),
+        finding=finding.finding,
+        unit=measure.unit,
+        expected=measure.abnormal if abnormal else measure.normal,
+        source=measure.source,
+    )
+
+
+def _side_target(finding: Finding, plan: Plan) -> list[MeasurementTarget]:
+    density = opacity_of(finding.finding, plan.modality)
+    if density is None or finding.side is None or finding.status not in SHOWN:
+        return []
+    sides = ("right", "left") if finding.side == "bilateral" else (finding.side,)
+    return [
+        MeasurementTarget(
+            name=f"opacity_{side}",
+            finding=finding.finding,
+            expected=(density["at_least"], None),
+            source=rules("drawing")["opacity_source"],
+        )
+        for side in sides
+    ]
+
+
+def _uses(fact: Fact, plan: Plan, ids: set[str], names: set[str]) -> bool:
+    if fact.id in ids:
+        return True
+    if fact.kind != "relation":
+        return False
+    text = fact.text.lower()
+    return any(f"{name} is measured by" in text or f"{name} excludes" in text for name in names)
+
+
+def map_features(plan: Plan, facts: Sequence[Fact]) -> Plan:
+    """Signs, measurement targets and citations of a plan.
+
+    Args:
+        plan: Assessed and localized.
+        facts: What was retrieved for it; empty when retrieval is off.
+
+    Returns:
+        The plan with signs of every shown finding, targets (those the user gave first), and in
+        `cited` the ids of the facts that were used: terms of the findings and regions, signs, and
+        relations that say how a finding is measured or what it excludes.
+    """
+    cards = finding_cards().get(plan.modality, {})
+    signs: list[Sign] = []
+    targets = list(plan.measurements)
+    ids = {region.code for region in plan.regions if region.code}
+    names = set()
+    for finding in plan.findings:
+        if finding.status == "historical" or finding.finding not in cards:
+            continue
+        card = cards[finding.finding]
+        ids.add(finding_id(card))
+        names.add(card.name.lower())
+        if finding.status in SHOWN:
+            signs += _signs(card, facts)
+        target = _range_target(finding, plan)
+        if target is not None and target.name not in {one.name for one in targets}:
+            targets.append(target)
+        known = {target.name for target in targets}
+        targets += [one for one in _side_target(finding, plan) if one.name not in known]
+    ids |= {sign.fact for sign in signs if sign.fact}
+    cited = [fact.id for fact in facts if _uses(fact, plan, ids, names)]
+    return plan.model_copy(
+        update={
+            "signs": signs,
+            "measurements": targets,
+            "cited": list(dict.fromkeys([*plan.cited, *cited])),
+            "decided_by": plan.decided_by | {"features": "rules"},
+        }
+    )

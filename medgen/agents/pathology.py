@@ -1,0 +1,146 @@
+"""Assesses the findings: codes, what they entail and exclude, whether the patient and view fit.
+
+Fills in what the request takes for granted (the prompt "cardiomegaly" means an adult PA film) and
+says so in the notes. Adds no finding: what a finding entails is noted, not asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from medgen.agents.consistency import implied
+from medgen.agents.language import rules
+from medgen.knowledge.cards import FindingCard, MeasureCard, finding_cards
+from medgen.records import Finding, Plan
+
+SHOWN = ("present", "uncertain")
+
+
+def measure_of(finding: str, modality: str) -> MeasureCard | None:
+    """How a finding is measured: its own card's measure, or that of a normal card it entails."""
+    cards = finding_cards().get(modality, {})
+    for name in (finding, *implied(finding, modality)):
+        card = cards.get(name)
+        direct = card is not None and (name == finding or card.kind == "normal")
+        if card is not None and direct and card.measure is not None:
+            return card.measure
+    return None
+
+
+def opacity_of(finding: str, modality: str) -> dict[str, float] | None:
+    """How a finding changes the density of a lung (from `rules/drawing.yaml`), None if it does not.
+
+    A finding that the table does not list inherits the first listed finding that it entails.
+    """
+    table: dict[str, dict[str, float]] = rules("drawing")["opacity"].get(modality, {})
+    for name in (finding, *implied(finding, modality)):
+        if name in table:
+            return table[name]
+    return None
+
+
+def _defaults(plan: Plan) -> tuple[dict[str, Any], list[str]]:
+    """The patient and projection that a measured finding takes for granted."""
+    changes: dict[str, Any] = {}
+    notes: list[str] = []
+    for finding in plan.findings:
+        measure = measure_of(finding.finding, plan.modality)
+        if measure is None or finding.status == "historical":
+            continue
+        if plan.age_group is None and measure.population != "any":
+            changes["age_group"] = measure.population
+            notes.append(f"{finding.finding}: no age was given, an {measure.population} is meant")
+        group = changes.get("age_group", plan.age_group)
+        if plan.view is None and measure.views and group in (measure.population, None):
+            changes["view"] = measure.views[0]
+            notes.append(f"{finding.finding}: no view was given, {measure.views[0]} is meant")
+        break
+    return changes, notes
+
+
+def _measurable(plan: Plan) -> Iterator[str]:
+    told: set[str] = set()
+    for finding in plan.findings:
+        measure = measure_of(finding.finding, plan.modality)
+        if measure is None or measure.name in told or finding.status == "historical":
+            continue
+        told.add(measure.name)
+        where = f"{measure.population}s" if measure.population != "any" else "patients"
+        views = f" on {' or '.join(measure.views)} films" if measure.views else ""
+        held = f"the {measure.name} is judged for {where}{views} ({measure.source})"
+        if plan.view and measure.views and plan.view not in measure.views:
+            yield f"{held}: on an {plan.view} film it is drawn for but its check abstains"
+        elif plan.age_group and measure.population not in ("any", plan.age_group):
+            yield f"{held}: for a {plan.age_group} it is drawn for but its check abstains"
+
+
+def _plausible(plan: Plan, finding: Finding, card: FindingCard) -> Iterator[str]:
+    if plan.view and plan.view in card.hidden_in:
+        yield f"{card.name} may not be visible on an {plan.view} film"
+    ages = rules("pathology")["usual_age"].get(card.name)
+    if ages is not None:
+        low, high = ages["years"]
+        adult = rules("language")["adult_from"]
+        age = plan.age
+        if age is None and plan.age_group == "child":
+            age = 0 if low >= adult else None
+        if age is not None and not low <= age <= high:
+            who = f"at {plan.age}" if plan.age is not None else f"in a {plan.age_group}"
+            yield f"{card.name} {who} is unusual ({ages['why']}): drawn as asked"
+    untold = [] if opacity_of(card.name, plan.modality) else [finding.location or finding.side]
+    if measure_of(card.name, plan.modality) is None and untold:
+        untold.append(finding.severity)
+    words = [word for word in untold if word]
+    if words and card.kind == "abnormal":
+        said = ", ".join(words)
+        yield f"the bundled generator has no words for {said} ({card.name}): left to chance"
+    if not card.captioned:
+        yield f"the bundled generator has not learned {card.name}: do not rely on its drawing"
+
+
+def _entailed(card: FindingCard, denied: set[str]) -> Iterator[str]:
+    modality = card.modality
+    may_lack = rules("pathology")["may_lack"].get(card.name, [])
+    entailed = [name for name in implied(card.name, modality) if name not in denied]
+    sure = [name for name in entailed if name not in may_lack]
+    usual = [name for name in entailed if name in may_lack]
+    if sure:
+        yield f"{card.name} entails {', '.join(sure)}"
+    if usual:
+        yield f"{card.name} usually comes with {', '.join(usual)}, which is not asked for"
+    cards = finding_cards().get(modality, {})
+    normal = [name for name in card.excludes if name in cards and cards[name].kind == "normal"]
+    if card.kind == "abnormal" and normal:
+        yield f"{card.name} excludes {', '.join(normal)}"
+
+
+def assess(plan: Plan) -> Plan:
+    """Codes, defaults, entailments and plausibility of a plan; the findings stay those asked for.
+
+    Returns:
+        The plan with codes and, where a measured finding takes them for granted, view and age
+        group; `notes` say what was assumed and what is entailed, `warnings` what does not fit.
+    """
+    cards = finding_cards().get(plan.modality, {})
+    changes, notes = _defaults(plan)
+    plan = plan.model_copy(update=changes)
+    warnings = list(_measurable(plan))
+    denied = {finding.finding for finding in plan.findings if finding.status == "absent"}
+    findings = []
+    for finding in plan.findings:
+        card = cards.get(finding.finding)
+        if card is not None and finding.code is None:
+            finding = finding.model_copy(update={"code": card.code})
+        findings.append(finding)
+        if card is not None and finding.status in SHOWN:
+            warnings += _plausible(plan, finding, card)
+            notes += _entailed(card, denied)
+    return plan.model_copy(
+        update={
+            "findings": findings,
+            "notes": list(dict.fromkeys([*plan.notes, *notes])),
+            "warnings": list(dict.fromkeys([*plan.warnings, *warnings])),
+            "decided_by": plan.decided_by | {"pathology": "rules"},
+        }
+    )
