@@ -26,6 +26,7 @@ from medgen.console import (
     show_critique,
     show_diagnosis,
     show_drawing,
+    show_facts,
     show_plan,
     show_run,
     spinner,
@@ -329,6 +330,39 @@ def doctor(as_json: Json = False) -> None:
     else:
         show_diagnosis(diagnosis)
     raise typer.Exit(0 if diagnosis.ok else FAILED)
+
+
+@knowledge_app.command("build", epilog=_examples("medgen knowledge build"))
+def knowledge_build(as_json: Json = False) -> None:
+    """Build the knowledge store; a run does so by itself when there is none."""
+    with _working(as_json), spinner("building", visible=not as_json):
+        from medgen.graphs.knowledge import build
+
+        state = build()
+    if as_json:
+        _print_json(state)
+    else:
+        typer.echo(f"{'built' if state.built else 'already there'}: {one_line(state.folder)}")
+
+
+@knowledge_app.command(
+    "query", epilog=_examples('medgen knowledge query "enlarged heart" --modality "chest X-ray"')
+)
+def knowledge_query(
+    text: Annotated[str, typer.Argument(help="What to look up, in words.", show_default=False)],
+    modality: Modality = None,
+    count: Annotated[int, typer.Option("--count", "-k", min=1, max=100, help="Facts at most.")] = 8,
+    as_json: Json = False,
+) -> None:
+    """Look something up: facts with their ids, scores and sources."""
+    with _working(as_json), spinner("looking up", visible=not as_json):
+        from medgen.graphs.knowledge import query
+
+        answer = query(text, modality, count)
+    if as_json:
+        _print_json(answer)
+    else:
+        show_facts(answer.facts)
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from medgen.records import (
         Critique,
         Drawing,
+        Fact,
         Finding,
         ImageResult,
         Measurement,
@@ -270,6 +271,20 @@ def show_critique(image: str, critique: Critique) -> None:
         console.print(Text.assemble(("  to correct: ", "yellow"), _text(correction.text)))
     for reason in critique.abstentions:
         console.print(_text(f"  not judged: {reason}", "dim"))
+
+
+def show_facts(facts: Sequence[Fact]) -> None:
+    """Print facts, best first: score, id, text, source."""
+    console = Console()
+    if not facts:
+        console.print(Text("nothing relevant is known", style="yellow"))
+        return
+    table = Table()
+    for column in ("score", "id", "fact", "source"):
+        table.add_column(column, overflow="fold")
+    for fact in facts:
+        table.add_row(f"{fact.score:.2f}", _text(fact.id), _text(fact.text), _text(fact.source))
+    console.print(table)
 
 
 def show_diagnosis(diagnosis: Diagnosis) -> None:

@@ -209,9 +209,14 @@ def _verifier() -> Part:
 def _knowledge() -> Part:
     from medgen.graphs.collaborators import Collaborators
 
-    collaborators = Collaborators()
-    loaded = (type(part).__name__ for part in (collaborators.store, collaborators.cases))
-    return Part(name="knowledge", state="ok", detail=", ".join(loaded) + " open")
+    store = Collaborators().store
+    return Part(name="knowledge", state="ok", detail=f"store open in {store.folder}")
+
+
+def _cases() -> Part:
+    from medgen.graphs.collaborators import Collaborators
+
+    return Part(name="cases", state="ok", detail=f"{type(Collaborators().cases).__name__} loads")
 
 
 def _reasoning() -> Part:
@@ -244,6 +249,7 @@ LOOKS: dict[str, tuple[Callable[[], Part], str]] = {
     "generator": (_generator, f"check MEDGEN_BACKEND and MEDGEN_WEIGHTS, or {REINSTALL}"),
     "verifier": (_verifier, REINSTALL),
     "knowledge": (_knowledge, "medgen knowledge build, or check MEDGEN_KNOWLEDGE"),
+    "cases": (_cases, REINSTALL),
     "reasoning": (_reasoning, ""),
     "diffusers backend": (_big_generator, "pip install diffusers"),
 }

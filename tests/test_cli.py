@@ -120,6 +120,8 @@ def test_no_arguments_shows_help_and_version_prints_one_line() -> None:
         (("draw", "glioma, brain MRI"), "draw"),
         (("agent",), "prompt"),
         (("agent", "--resume", "no-such-run"), "no-such-run"),
+        (("knowledge", "query", "x"), "characters"),
+        (("knowledge", "query", "enlarged heart", "--modality", "sonar of cats"), "sonar"),
         (("verify", "no-such-image.png", "--prompt", "glioma, brain MRI"), "no-such-image.png"),
     ],
 )
@@ -293,6 +295,16 @@ def test_generate_draws_the_same_bytes_for_the_same_seed(elsewhere: Path) -> Non
     assert written == shown[0]
     again = medgen("generate", "cardiomegaly, chest X-ray", "-n", "2", "--out", "a")
     assert "already holds" in assert_one_line(again, 2)
+
+
+def test_knowledge_store_answers_with_ids() -> None:
+    result = medgen("knowledge", "query", "enlarged heart", "--modality", "chest X-ray", "--json")
+    assert result.exit_code == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert answer["modality"] == "Chest X-ray"
+    assert answer["facts"] and all(fact["id"] and fact["source"] for fact in answer["facts"])
+    assert any("heart" in fact["text"].lower() for fact in answer["facts"])
+    assert len(medgen("knowledge", "query", "enlarged heart", "-k", "1").stdout.split("─┬─")) > 1
 
 
 def test_bad_input_class_and_exit_codes_agree() -> None:

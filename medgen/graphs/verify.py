@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from medgen.agents import anatomy, parser, pathology
-from medgen.agents.modality import resolve_modality
 from medgen.data.images import load_square
 from medgen.errors import BadInput
 from medgen.graphs.collaborators import Collaborators, shared_collaborators
+from medgen.graphs.knowledge import modality_name
 from medgen.measure.reader import Reader
 from medgen.records import Plan, Request, Verification
 
@@ -83,10 +83,7 @@ def _plan(prompt: str | None, modality: str | None) -> Plan | None:
         return pathology.assess(anatomy.localize(plan))
     if modality is None:
         return None
-    resolved = resolve_modality([], modality)
-    if resolved is None:
-        raise BadInput("--modality is empty: leave it out, or name one")
-    return Plan(prompt="", modality=resolved.name)
+    return Plan(prompt="", modality=modality_name(modality))
 
 
 def _read_modality(pixels: np.ndarray, reader: Reader | None) -> str:
