@@ -8,6 +8,7 @@ the verifier goes on checking against the user's own prompt, which is never touc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -146,7 +147,7 @@ def trials_of_round(candidates: Sequence[Candidate], round_number: int) -> list[
                     continue
                 measure = f"error of {quantity}"
                 before, after = abs(wrong.measured - wrong.target), abs(now - wrong.target)
-                improved = after < before
+                improved = after < before or _correction(child, quantity) is None
             trials.append(
                 Trial(
                     action=name,
@@ -201,13 +202,14 @@ class Situation:
         ]
 
     def unseen(self) -> list[Finding]:
-        """Findings asked for and not seen that no number can be moved for."""
+        """Findings asked for and not seen, or not surely, that no number can be moved for."""
         moved = {correction.finding for correction in self.numeric()}
+        wrong = {correction.finding for correction in self.critique.corrections}
         return [
             finding
             for finding in self.critique.findings
-            if finding.verdict == "contradicted"
-            and finding.status == "present"
+            if finding.status == "present"
+            and (finding.verdict == "contradicted" or finding.finding in wrong)
             and finding.finding not in moved
         ]
 
@@ -239,8 +241,14 @@ def response_gain(situation: Situation, quantity: str) -> float:
     return rules.start
 
 
+def restated(prompt: str, quantity: str, value: float) -> str:
+    """A prompt with the number that it gives for a quantity replaced, where it gives one."""
+    words = re.escape(quantity.replace("_", " "))
+    return re.sub(rf"\b({words}) \d+(?:\.\d+)?", rf"\g<1> {value:.2f}", prompt)
+
+
 def _structured(situation: Situation, told: Conditioning) -> Change:
-    values, actions = dict(told.structured), []
+    prompt, values, actions = told.prompt, dict(told.structured), []
     for correction in situation.numeric():
         quantity, now, target = correction.quantity, correction.measured, correction.target
         assert quantity is not None and now is not None and target is not None
@@ -252,11 +260,12 @@ def _structured(situation: Situation, told: Conditioning) -> Change:
         if value == round(asked, 4):
             continue
         values[quantity] = value
+        prompt = restated(prompt, quantity, value)
         actions.append(
             f"structured {quantity}: {asked:.3f} -> {value:.3f} "
             f"(measured {now:.3f}, target {target:.3f}, gain {gain:.2f})"
         )
-    return told.model_copy(update={"structured": values}), actions
+    return told.model_copy(update={"prompt": prompt, "structured": values}), actions
 
 
 def _phrase(finding: Finding) -> str:

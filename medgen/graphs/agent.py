@@ -22,6 +22,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
 
 from medgen.agents.state import AgentState
 from medgen.errors import BadInput
@@ -119,7 +121,7 @@ class Agent:
             BadInput: The prompt cannot be understood.
         """
         graph = build(self.collaborators, InMemorySaver(), interrupt_before=["compose"])
-        request = Request(prompt=prompt, modality=modality)
+        request = _request(prompt, modality)
         start: AgentState = {
             "request": request.model_dump(mode="json"),
             "folder": "",
@@ -176,9 +178,9 @@ class Agent:
                 )
         else:
             defaults = settings()
-            request = Request(
-                prompt=prompt,
-                modality=modality,
+            request = _request(
+                prompt,
+                modality,
                 seed=seed,
                 images=_at_least_one("images", images),
                 rounds=_at_least_one("rounds", defaults.rounds if rounds is None else rounds),
@@ -233,6 +235,19 @@ class Agent:
                     for update in payload.values():
                         on_event(TraceEvent.model_validate(update["events"][0]))
             return cast("AgentState", graph.get_state(thread).values)
+
+
+def _request(prompt: str, modality: str | None, **budget: Any) -> Request:
+    try:
+        request = Request(prompt=prompt, modality=modality, **budget)
+        request.model_dump_json()
+        return request
+    except PydanticSerializationError as error:
+        raise BadInput("the prompt holds half a character (a lone surrogate): remove it") from error
+    except ValidationError as error:
+        fault = error.errors()[0]
+        field = ".".join(str(part) for part in fault["loc"])
+        raise BadInput(f"{field} cannot be used ({fault['msg']}): correct it") from error
 
 
 def _at_least_one(name: str, value: int) -> int:

@@ -93,7 +93,7 @@ def _thought(plan: Plan, role: str, inputs: list[str], *shown: str) -> Step:
 def parse(state: AgentState, minds: Collaborators) -> Step:
     """Read the request: modality, findings, what no image can show."""
     plan = parser.parse(_request(state))
-    shown = ("modality", "findings", "view", "age", "sex", "not_drawable", "warnings")
+    shown = ("modality", "findings", "view", "age", "sex", "not_drawable", "warnings", "notes")
     step = _thought(plan, "parser", ["request"], *shown)
     if "folder" not in state:  # started by LangGraph's own tools, which make no folder
         folder = RunFolder.create(_request(state))
@@ -110,7 +110,9 @@ def localize_anatomy(state: AgentState, minds: Collaborators) -> Step:
 def assess_pathology(state: AgentState, minds: Collaborators) -> Step:
     """Say what the findings imply and how they are measured."""
     plan = pathology.assess(_plan(state))
-    return _thought(plan, "pathology", _asked(plan), "findings", "measurements", "warnings")
+    return _thought(
+        plan, "pathology", _asked(plan), "findings", "measurements", "warnings", "notes"
+    )
 
 
 def retrieve(state: AgentState, minds: Collaborators) -> Step:
@@ -234,6 +236,7 @@ def verify(state: AgentState, minds: Collaborators) -> Step:
             "findings": {one.finding: one.verdict for one in critique.findings},
             "rejections": critique.rejections,
             "corrections": [correction.text for correction in critique.corrections],
+            "abstentions": critique.abstentions,
         }
     update = {"candidates": _dump_all(candidates)}
     return Step(update, list(verdicts), verdicts, "verifier panel", round=state["round"])

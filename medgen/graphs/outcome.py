@@ -161,10 +161,13 @@ def outcome_report(state: AgentState) -> str:
         lines += [f"**{word}** ({_cell(choice.why)}).", ""]
         if result.findings:
             lines += [*_findings_table(result.findings), ""]
+        best = next(one for one in candidates_of(state, choice.index) if one.id == choice.best)
+        lines += [f"- not measured: {_cell(line)}" for line in critique_of(best).abstentions]
+        lines += [""] if critique_of(best).abstentions else []
         control = {True: "accepted", False: "not accepted", None: "not accepted, not measurable"}
         lines += [
             f"The control (the prompt as typed, unrefined, same noise) was "
             f"{control[result.control.accepted]}.",
             "",
         ]
-    return "\n".join(lines)
+    return "\n".join(lines).rstrip() + "\n"

@@ -23,15 +23,15 @@ from medgen.records import (
     Quality,
 )
 
-SIZE = 256
-THORAX = (28, 228)
+SIZE = 128
+THORAX = (14, 114)
 RESPONSE = 0.5
 NOISE = 0.02
-MIDDLE_ROW = 150
+MIDDLE_ROW = 75
 
 
 class PhantomGenerator:
-    """Draws phantom films; `log` counts the batches drawn."""
+    """Draws phantom films; `batches` remembers what was asked, call by call."""
 
     name = "phantom"
     fingerprint = "0123456789abcdef" * 4
@@ -53,7 +53,7 @@ class PhantomGenerator:
         film = np.full((SIZE, SIZE), 120.0)
         film[:, : THORAX[0]] = film[:, THORAX[1] :] = 200
         width = ratio * (THORAX[1] - THORAX[0])
-        heart = ((columns - 128) / (width / 2)) ** 2 + ((rows - MIDDLE_ROW) / 50) ** 2 <= 1
+        heart = ((columns - SIZE / 2) / (width / 2)) ** 2 + ((rows - MIDDLE_ROW) / 25) ** 2 <= 1
         film[:, THORAX[0] : THORAX[1]] = 60
         film[heart] = 230
         film += noise.normal(0, 4, film.shape)

@@ -1,0 +1,32 @@
+"""The graph's collaborators for tests: phantom generator and panel, the project's own knowledge."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from phantom import phantom_collaborators  # noqa: E402
+
+from medgen.graphs.agent import Agent  # noqa: E402
+from medgen.settings import settings  # noqa: E402
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder, not there yet, that receives runs."""
+    folder = tmp_path / "runs"
+    monkeypatch.setenv("MEDGEN_RUNS", str(folder))
+    settings.cache_clear()
+    yield folder
+    settings.cache_clear()
+
+
+@pytest.fixture
+def agent(runs: Path) -> Agent:
+    """An agent with a phantom generator and panel."""
+    return Agent(phantom_collaborators())
