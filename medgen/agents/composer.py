@@ -20,6 +20,11 @@ CARDIOTHORACIC_RATIO = "cardiothoracic ratio"
 
 def _ratio(plan: Plan) -> float | None:
     """The cardiothoracic ratio to aim at, None when no finding speaks of the heart's size."""
+    for target in plan.measurements:
+        low, high = target.expected
+        asked = target.source == "request" and target.name == "cardiothoracic_ratio"
+        if asked and low is not None and high is not None:
+            return round((low + high) / 2, 3)
     cards = finding_cards().get(plan.modality, {})
     for finding in plan.findings:
         measure = measure_of(finding.finding, plan.modality)

@@ -89,8 +89,8 @@ def _by_findings(tokens: Sequence[Token], bodies: set[str], allowed: set[str]) -
         raise BadInput(
             f"no one modality shows all that is asked ({'; '.join(groups)}): split the prompt"
         )
-    fitting = [name for name in best if modality_table()[name].body in bodies]
-    return fitting or best
+    # "tumor in the breast" is no brain tumor: a body part that is said must be the modality's.
+    return [name for name in best if not bodies or modality_table()[name].body in bodies]
 
 
 def _from_words(tokens: Sequence[Token]) -> tuple[set[str], set[str], set[int], set[int]]:
@@ -118,7 +118,7 @@ def _by_technique(
         name = f"{sorted(bodies)[0].capitalize()} {sorted(techniques)[0]}"
         return Resolved(name, taken)
     same = [k.name for k in modality_table().values() if k.technique in techniques and k.drawable]
-    shown = _by_findings(tokens, bodies, set(same))
+    shown = _by_findings(tokens, set(), set(same))
     choices = shown or same
     if len(choices) == 1:
         said = _listed(sorted(techniques))
@@ -161,6 +161,10 @@ def _resolve(tokens: Sequence[Token], given: str | None) -> tuple[Resolved | Non
         if others:
             warnings.append(f"the prompt says {_listed(others)}; the modality given, {name}, wins")
         return Resolved(name, taken, warnings), body_at
+    if len(names) == 1 and modality_table()[names[0]].body is None:
+        # "ultrasound of the thyroid": the technique was named, the body part stands apart.
+        fitting = _in_grid(techniques, bodies)
+        names = fitting if len(fitting) == 1 else names
     if len(names) > 1:
         specific = [name for name in names if modality_table()[name].body]
         names = specific if len(specific) == 1 else names

@@ -23,7 +23,8 @@ _GRADES: dict[Severity, int] = {"mild": 0, "moderate": 1, "severe": 2}
 class Mention:
     """A finding where it stands, and what was said of it.
 
-    `sided` and `regions` say what it accepts (a heart has no side); `normal` ones take nothing.
+    `sided` and `regions` say what it accepts (a heart has no side); `normal` ones take
+    nothing, and a `fixed` status was said by the phrase itself.
     """
 
     taken: tuple[int, ...]
@@ -32,6 +33,7 @@ class Mention:
     region: str | None = None
     normal: bool = False
     status: Status = "present"
+    fixed: bool = False
     sides: set[Side] = field(default_factory=set)
     places: list[tuple[Place, int]] = field(default_factory=list)
     severities: set[Severity] = field(default_factory=set)
@@ -57,7 +59,7 @@ class Mention:
         """The places in words, each with the side that was said for it."""
         names: list[str] = []
         for place, index in self.places:
-            if place.region == self.region and place.name in (self.region, "lung"):
+            if place.name == self.region or place.name in rules("locations")["nowhere"]:
                 continue
             side = place.side
             if side is None and place.sided:
@@ -131,16 +133,24 @@ def _give(mention: Mention, modifier: Modifier) -> None:
 
 def _within(clause: _Clause, tokens: Sequence[Token]) -> None:
     mentions = sorted(clause.mentions, key=lambda mention: mention.taken)
-    for modifier in clause.modifiers:
+    receiver: Mention | None = None
+    reached = -1
+    for modifier in sorted(clause.modifiers, key=lambda modifier: modifier.start):
         before = [mention for mention in mentions if mention.taken[0] < modifier.start]
         after = [mention for mention in mentions if mention.taken[-1] >= modifier.end]
-        lead = tokens[modifier.start - 1].key if modifier.start else ""
+        at = modifier.start - 1
+        while at > 0 and tokens[at].key in ("the", "a", "an"):
+            at -= 1
+        lead = tokens[at].key if at >= 0 else ""
         own = tokens[modifier.start].key
         back = not {lead, own}.isdisjoint(_words("prepositions"))
-        if before and (back or not after):
-            _give(before[-1], modifier)
-        elif after:
-            _give(after[0], modifier)
+        # What stands together goes together: "in the right upper lobe".
+        if receiver is None or modifier.start != reached:
+            near = before[-1:] if back or not after else after[:1]
+            receiver = next(iter(near or after), None)
+        if receiver is not None:
+            _give(receiver, modifier)
+        reached = modifier.end
 
 
 def _accepts(mention: Mention, modifiers: Sequence[Modifier]) -> bool:

@@ -14,10 +14,11 @@ from functools import cache
 from rapidfuzz import fuzz, process
 
 from medgen.agents.consistency import check_contradictions, merged
-from medgen.agents.demographics import read_demographics
+from medgen.agents.demographics import Demographics, read_demographics
 from medgen.agents.language import Token, correct, fold, rules, tokenize
 from medgen.agents.modality import resolve_modality
 from medgen.agents.modifiers import Mention
+from medgen.agents.quantities import Asked, asked_values, meant_by
 from medgen.agents.reading import Reading, leftovers, read_findings
 from medgen.agents.scope import cue_lexicon
 from medgen.agents.vocabulary import (
@@ -27,7 +28,7 @@ from medgen.agents.vocabulary import (
     modality_words,
 )
 from medgen.errors import BadInput
-from medgen.knowledge.cards import finding_cards, modality_cards
+from medgen.knowledge.cards import FindingCard, finding_cards, modality_cards
 from medgen.records import Finding, MeasurementTarget, Plan, Request
 
 LONGEST_PROMPT = 2000
@@ -42,7 +43,8 @@ def _clean(prompt: str) -> str:
         )
     for position, character in enumerate(prompt):
         kind = unicodedata.category(character)
-        if kind in ("Cc", "Cs", "Co", "Cn") and character not in "\t\n\r":
+        turns = "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"
+        if (kind in ("Cc", "Cs", "Co", "Cn") and character not in "\t\n\r") or turns:
             raise BadInput(
                 f"the prompt has a control character (U+{ord(character):04X}) at position "
                 f"{position + 1}: remove it"
@@ -187,6 +189,50 @@ def _finding(mention: Mention, modality: str, warnings: list[str]) -> Finding:
     )
 
 
+def _add_asked_values(
+    values: Sequence[Asked],
+    findings: list[Finding],
+    modality: str,
+    person: Demographics,
+    warnings: list[str],
+) -> list[MeasurementTarget]:
+    """Values as targets; a value without its finding brings the finding that it amounts to."""
+    targets = []
+    cards = finding_cards().get(modality, {})
+    tolerance = rules("drawing")["asked_value_tolerance"]
+    for asked in values:
+        meant = meant_by(asked, modality, person.view, person.age_group)
+        measured = [
+            finding
+            for finding in findings
+            if finding.status in ("present", "uncertain") and finding.finding in cards
+        ]
+        own = next((f for f in measured if _measured_by(cards[f.finding], asked.name)), None)
+        if own is not None and meant is not None and own.finding != meant.name:
+            raise BadInput(
+                f"a {asked.name} of {asked.value:g} means {meant.name}, but the prompt asks for "
+                f"{own.finding}: change one of them"
+            )
+        if own is None and meant is not None:
+            own = Finding(finding=meant.name, code=meant.code)
+            findings.append(own)
+        if own is None:
+            warnings.append(f"{asked.name} {asked.value:g} amounts to no finding here: left out")
+            continue
+        low, high = round(asked.value - tolerance, 3), round(asked.value + tolerance, 3)
+        name = asked.name.replace(" ", "_")
+        targets.append(
+            MeasurementTarget(
+                name=name, finding=own.finding, expected=(low, high), source="request"
+            )
+        )
+    return targets
+
+
+def _measured_by(card: FindingCard, measure: str) -> bool:
+    return card.measure is not None and card.measure.name == measure
+
+
 def parse(request: Request) -> Plan:
     """Read a request into a plan: modality, findings, patient, projection; nothing is added.
 
@@ -212,18 +258,22 @@ def parse(request: Request) -> Plan:
     card = modality_cards().get(name)
     person = read_demographics(tokens, card.views if card else ())
     warnings += person.warnings
-    reading = read_findings(tokens, modality, person.taken)
+    values = asked_values(tokens, name)
+    apart = person.taken | {index for asked in values for index in asked.taken}
+    reading = read_findings(tokens, modality, apart)
     kept = _from_elsewhere(reading, warnings)
     asked = [_finding(mention, name, warnings) for mention in reading.mentions]
     findings = merged([*asked, *kept])
+    targets = _add_asked_values(values, findings, name, person, warnings)
     check_contradictions(findings, name, reading.normal_regions)
+    targets += [target for mention in reading.mentions for target in _targets(mention)]
     unused = leftovers(reading)
     if not findings and unused:
         raise _nothing_understood(text, name, " ".join(unused))
     if unused:
         warnings.append(f"not understood and left out: {', '.join(map(_quoted, unused))}")
     if not findings:
-        warnings.append(f"no finding is named: name one, or say normal ({can_show(name, 3)})")
+        warnings.append("no finding is named: name one, or say normal")
     if card is None:
         warnings.append(f"{name} has no modality card here: it can be planned, not drawn")
     unsaid = list(dict.fromkeys(reading.words(*run) for run in sorted(reading.unsaid)))
@@ -238,7 +288,7 @@ def parse(request: Request) -> Plan:
         age=person.age,
         age_group=person.age_group,
         sex=person.sex,
-        measurements=[target for mention in reading.mentions for target in _targets(mention)],
+        measurements=targets,
         not_drawable=unsaid,
         warnings=warnings,
         decided_by={"parser": "rules"},

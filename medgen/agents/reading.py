@@ -12,8 +12,10 @@ from dataclasses import dataclass, field, replace
 from medgen.agents.language import Match, Token, fold, rules
 from medgen.agents.modality import Resolved
 from medgen.agents.modifiers import Mention, Modifier, attach, clauses
+from medgen.agents.quantities import lengths
 from medgen.agents.scope import SEPARATORS, contexts, cue_lexicon
 from medgen.agents.vocabulary import (
+    denied_finding,
     generic_findings,
     modality_table,
     modality_words,
@@ -24,26 +26,6 @@ from medgen.knowledge.cards import finding_cards
 from medgen.records import Status
 
 _MASK = "\0"
-
-
-def _sizes(tokens: Sequence[Token]) -> list[Modifier]:
-    """Lengths in mm, the longest of "2 x 3 cm"."""
-    units = rules("language")["length_units"]
-    found = []
-    index = 0
-    while index < len(tokens):
-        numbers, end = [], index
-        while end < len(tokens) and tokens[end].is_number:
-            numbers.append(float(tokens[end].key))
-            end += 1
-            joined = end + 1 < len(tokens) and tokens[end + 1].is_number
-            if joined and tokens[end].key in ("x", "\u00d7", "by", "-", "to"):
-                end += 1
-        if numbers and end < len(tokens) and tokens[end].key in units:
-            found.append(Modifier("size", max(numbers) * units[tokens[end].key], index, end + 1))
-            end += 1
-        index = max(end, index + 1)
-    return found
 
 
 def _masked(tokens: Sequence[Token], taken: set[int]) -> list[Token]:
@@ -91,8 +73,12 @@ def _collect(reading: Reading, masked: list[Token]) -> None:
             card = cards[match.value]
             normal = card.kind == "normal"
             sided = card.sided and not normal
-            if all(mention.taken != match.taken for mention in reading.mentions):
-                reading.mentions.append(Mention(match.taken, card.name, sided, card.region, normal))
+            mention = Mention(match.taken, card.name, sided, card.region, normal)
+            denied = denied_finding(card)
+            if denied and masked[match.start].key in ("no", "without", "absence"):
+                mention = Mention(match.taken, denied, status="absent", fixed=True)
+            if all(other.taken != match.taken for other in reading.mentions):
+                reading.mentions.append(mention)
         elif match.category == "place":
             if not reading.modality.taken.issuperset(match.taken):
                 reading.modifiers.append(Modifier("place", match.value, match.start, match.end))
@@ -140,6 +126,8 @@ def _assign_status(reading: Reading) -> None:
     spoken: list[Mention | Elsewhere] = [*reading.mentions, *reading.elsewhere]
     found = contexts(_masked(reading.tokens, unsaid), [s.taken for s in spoken], flagged)
     for item, context in zip(spoken, found, strict=True):
+        if isinstance(item, Mention) and item.fixed:
+            continue
         item.status = context.status
         if context.status in ("uncertain", "historical") and context.cue is not None:
             past = item.taken if context.status == "historical" else ()
@@ -171,14 +159,30 @@ def _normal_places(reading: Reading) -> tuple[bool, bool]:
         for place in places:
             reading.modifiers.remove(place)
             reading.normal_regions.append(place.value.region)
-        whole = whole or (match.category == "normal" and not places and not spoken)
+        if match.category == "normal" and not places and not spoken:
+            # "scoliosis, no acute disease": nothing else is meant.
+            rest = _denies(reading, match.taken) and any(_shown(m) for m in reading.mentions)
+            whole, otherwise = whole or not rest, otherwise or rest
     return whole, otherwise
+
+
+def _denies(reading: Reading, taken: tuple[int, ...]) -> bool:
+    return bool(taken) and reading.tokens[taken[0]].key in ("no", "without")
+
+
+def _shown(mention: Mention) -> bool:
+    return not mention.normal and mention.status in ("present", "uncertain")
 
 
 def _normal_cards(reading: Reading, whole: bool, otherwise: bool) -> list[str]:
     name = reading.modality.name
     cards = finding_cards().get(name, {})
     everything = whole_normal(name)
+    if any(_shown(mention) for mention in reading.mentions):
+        otherwise = otherwise or any(
+            mention.name == everything and _denies(reading, mention.taken)
+            for mention in reading.mentions
+        )
     wanted = [
         card.name
         for card in cards.values()
@@ -219,7 +223,7 @@ def read_findings(tokens: list[Token], modality: Resolved, person: set[int]) -> 
         person: Tokens that speak of the patient or the projection and are not read again.
     """
     reading = Reading(tokens, modality)
-    sizes = [size for size in _sizes(tokens) if size.start not in person]
+    sizes = [size for size in lengths(tokens) if size.start not in person]
     reading.modifiers += sizes
     apart = person | {i for size in sizes for i in range(size.start, size.end)}
     reading.used |= apart
@@ -243,7 +247,7 @@ def leftovers(reading: Reading) -> list[str]:
     groups: list[list[str]] = []
     last = -2
     for index, token in enumerate(reading.tokens):
-        silent = token.key in SEPARATORS or token.key in filler or not token.key[:1].isalnum()
+        silent = token.key in SEPARATORS or token.key in filler or not token.is_word
         if silent or index in spoken:
             continue
         if index == last + 1:

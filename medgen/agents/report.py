@@ -68,6 +68,8 @@ def _extent(finding: Finding, plan: Plan) -> str:
         if target.finding != finding.finding or target.source != "request":
             continue
         low, high = target.expected
+        if target.name == "cardiothoracic_ratio" and low is not None and high is not None:
+            words.append(f"cardiothoracic ratio about {(low + high) / 2:.2f}")
         if target.name == "diameter" and low is not None and high is not None:
             words.append(f"about {(low + high) / 2:g} {target.unit}")
         elif target.name == "count" and low is not None:

@@ -106,6 +106,13 @@ def _abbreviation_needs_capitals(abbreviation: str) -> bool:
     return len(letters) <= 2 or abbreviation.lower() in words
 
 
+def denied_finding(card: FindingCard) -> str | None:
+    """The abnormal finding whose absence a normal card is named for ("no brain tumor")."""
+    name = card.name.removeprefix("no ")
+    other = finding_cards().get(card.modality, {}).get(name)
+    return name if other is not None and card.kind == "normal" and name != card.name else None
+
+
 def _says_absence_of_a_finding(phrase: str, abnormal: Lexicon) -> bool:
     for start in _NEGATIVE_STARTS:
         if phrase.lower().startswith(start):
@@ -132,7 +139,8 @@ def whole_normal(modality: str) -> str | None:
 def _modifier_words() -> frozenset[str]:
     data = rules("language")
     groups = [data[key][value] for key in ("sides", "severities", "counts") for value in data[key]]
-    groups += [place["phrases"] for places in rules("locations").values() for place in places]
+    bodies = (rules("locations")[body] for body in ("chest", "brain", "retina"))
+    groups += [entry["phrases"] for entries in bodies for entry in entries]
     phrases = [phrase for group in groups for phrase in group]
     return frozenset(fold(phrase) for phrase in phrases if " " not in phrase)
 
@@ -144,6 +152,16 @@ def _is_modified(phrase: str, card: FindingCard) -> bool:
     region = {fold(word) for word in (card.region or "").split()}
     word = fold(first)
     return rest.lower() in others and word in _modifier_words() and word not in region
+
+
+def _turned(phrase: str) -> list[str]:
+    """ "lung collapse" also as "collapse of the lung", with and without the article."""
+    for organ, words in rules("language")["organs"].items():
+        for word in words:
+            if phrase.startswith(f"{word} "):
+                rest = phrase.removeprefix(f"{word} ")
+                return [f"{rest} of {organ}", f"{rest} of the {organ}"]
+    return []
 
 
 def _add_findings(lexicon: Lexicon, cards: dict[str, FindingCard]) -> None:
@@ -161,7 +179,8 @@ def _add_findings(lexicon: Lexicon, cards: dict[str, FindingCard]) -> None:
                 continue
             if not normal and _is_modified(phrase, card):
                 continue
-            lexicon.add(phrase, "finding", card.name)
+            for wording in (phrase, *_turned(phrase)):
+                lexicon.add(wording, "finding", card.name)
         for phrase in card.abbreviations:
             if normal and phrase.lower().startswith(_NEGATIVE_STARTS):
                 continue
@@ -181,7 +200,7 @@ def places(modality: str) -> tuple[tuple[str, Place], ...]:
             entry["name"],
             region,
             entry.get("side"),
-            sided.get(region, True) or "side" in entry,
+            sided.get(region, True) or "side" in entry or entry.get("sides", False),
             entry.get("said", False),
         )
         own = [] if place.side else [place.name]
