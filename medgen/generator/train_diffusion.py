@@ -8,6 +8,7 @@ Sources: Salimans and Ho 2022 (arXiv 2202.00512), Hang et al. 2023 (min-SNR, arX
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import random
@@ -165,12 +166,10 @@ def save_generator(
     description: dict[str, Any],
 ) -> None:
     """Write the folder that `CompactGenerator` loads, in fp16 safetensors."""
-    for name in ("text_encoder", "conditions", "unet"):
-        part = getattr(model, name)
-        part.half().save_pretrained(folder / name)
-        part.float()
-    autoencoder.half().save_pretrained(folder / "autoencoder")
-    autoencoder.float()
+    parts = {name: getattr(model, name) for name in ("text_encoder", "conditions", "unet")}
+    for name, part in {**parts, "autoencoder": autoencoder}.items():
+        # A copy: halving in place would round the running average at each save.
+        copy.deepcopy(part).half().save_pretrained(folder / name)
     write_atomic(folder / "tokenizer" / "tokenizer.json", tokenizer.tokenizer.to_str(pretty=True))
     DPMSolverMultistepScheduler(
         beta_schedule="squaredcos_cap_v2",
@@ -264,6 +263,7 @@ def train(config: dict[str, Any]) -> None:
     started, seen, total = time.time(), 0, 0.0
     while step < config["steps"]:
         key = [config["seed"], step]
+        torch.manual_seed(hash(tuple(key)) % 2**63)  # the text encoder's dropout
         generator = np.random.default_rng(key)
         picks = generator.choice(len(rows), config["batch"], p=weights)
         versions = generator.integers(0, len(copies), len(picks))

@@ -25,7 +25,7 @@ from medgen.data.images import load_square, write_atomic
 
 SIZE = 64
 PA_BELOW, AP_ABOVE = 0.15, 0.75
-"""Probability of AP under which a film is called PA, and over which AP; between, it stays unknown."""
+"""Under the first probability of AP a film is called PA, over the second AP; else unknown."""
 
 
 def view_network() -> nn.Sequential:

@@ -1,0 +1,108 @@
+"""A modality card plus a diffusers folder adds a modality: planned, drawn, marked."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from medgen.errors import BadInput
+from medgen.generator.backends import load_generator
+from medgen.knowledge import cards
+from medgen.records import Conditioning
+from medgen.settings import Settings, settings
+
+BREAST_CARD = """
+name: Breast MRI
+aliases: [breast mri, mri breast]
+drawing_phrase: breast MRI
+regions: [{name: breast}]
+report:
+  history: "Requested: {request}."
+  technique: Axial breast MRI.
+  normal_findings: {breast: No abnormality.}
+  impression_normal: Normal.
+"""
+
+
+def _clip_tokenizer(folder):
+    words = ["<|startoftext|>", "<|endoftext|>"]
+    letters = "abcdefghijklmnopqrstuvwxyz,"
+    vocabulary = words + list(letters) + [letter + "</w>" for letter in letters]
+    return CLIPTokenizer(
+        vocab={token: index for index, token in enumerate(vocabulary)}, merges=[],
+        model_max_length=77,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pipeline_folder(tmp_path_factory):
+    """A random Stable Diffusion of 32x32 pictures in diffusers' layout."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("pipeline")
+    tokenizer = _clip_tokenizer(folder)
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+        )
+    )
+    unet = UNet2DConditionModel(
+        sample_size=16, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=16,
+        attention_head_dim=2,
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8), norm_num_groups=4, latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    )  # fmt: skip
+    StableDiffusionPipeline(
+        vae=vae, text_encoder=text, tokenizer=tokenizer, unet=unet, scheduler=DDIMScheduler(),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def breast_card(tmp_path, monkeypatch):
+    (tmp_path / "breast_mri.yaml").write_text(BREAST_CARD)
+    monkeypatch.setenv("MEDGEN_MODALITY_CARDS", str(tmp_path))
+    settings.cache_clear()
+    cards.modality_cards.cache_clear()
+    yield
+    monkeypatch.undo()
+    settings.cache_clear()
+    cards.modality_cards.cache_clear()
+
+
+def test_a_card_and_a_diffusers_folder_draw_a_new_modality(pipeline_folder, breast_card):
+    generator = load_generator(Settings(backend=f"diffusers:{pipeline_folder}", steps=2))
+    assert "Breast MRI" in generator.modalities
+    ask = Conditioning(prompt="breast with tumor", modality="Breast MRI", seed=1)
+    first, again = generator.sample([ask]), generator.sample([ask])
+    assert first.shape[-1] == 3
+    assert first.dtype == np.uint8
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, generator.sample([ask.model_copy(update={"seed": 2})]))
+
+
+def test_without_a_card_it_is_refused(pipeline_folder):
+    generator = load_generator(Settings(backend=f"diffusers:{pipeline_folder}", steps=2))
+    with pytest.raises(BadInput, match="modality card"):
+        generator.sample([Conditioning(prompt="breast", modality="Breast MRI")])
+
+
+@pytest.mark.parametrize("backend", ["", "compact:x", "magic", "diffusers:"])
+def test_unknown_backends_are_named(backend):
+    with pytest.raises(BadInput, match="MEDGEN_BACKEND"):
+        load_generator(Settings(backend=backend))
+
+
+def test_a_folder_without_a_pipeline_is_one_line(tmp_path):
+    with pytest.raises(BadInput, match=r"model_index\.json") as caught:
+        load_generator(Settings(backend=f"diffusers:{tmp_path}"))
+    assert "\n" not in str(caught.value)
