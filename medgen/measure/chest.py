@@ -208,7 +208,7 @@ def _uncertain(masks: np.ndarray, cleaned: np.ndarray, channels: tuple[int, ...]
             return f"{STRUCTURES[channel]} in fragments"
         near = masks[channel].astype(np.float32)
         near = near[near > 0.1]
-        if np.abs(2 * near - 1).mean() < limits["certainty"]:
+        if np.abs(2 * near - 1).mean() < limits["certainty"][channel]:
             return f"{STRUCTURES[channel]} uncertain"
     return None
 
@@ -319,6 +319,8 @@ def bundled_segmenter() -> ChestSegmenter:
 
 
 def _measure(image: np.ndarray, masks: np.ndarray) -> ChestMeasurement:
+    if image.std() < thresholds()["plausible_masks"]["contrast"]:
+        return ChestMeasurement(None, None, None, "film without contrast")
     reason = implausible_lungs(masks)
     if reason:
         return ChestMeasurement(None, None, None, reason)
