@@ -10,10 +10,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from phantom import phantom_collaborators  # noqa: E402
+from phantom import phantom_collaborators
 
-from medgen.graphs.agent import Agent  # noqa: E402
-from medgen.settings import settings  # noqa: E402
+from medgen.graphs.agent import Agent
+from medgen.settings import settings
 
 
 @pytest.fixture

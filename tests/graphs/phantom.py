@@ -25,8 +25,8 @@ from medgen.records import (
 
 SIZE = 128
 THORAX = (14, 114)
-RESPONSE = 0.5
-NOISE = 0.02
+RESPONSE = 0.4
+NOISE = 0.015
 MIDDLE_ROW = 75
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from phantom import (
     PhantomGenerator,
     PhantomPanel,
     cardiothoracic_ratio,
     phantom_collaborators,
 )
+from PIL import Image
 
 from medgen.agents.state import noise_seed
 from medgen.data.images import SYNTHETIC_NOTICE
@@ -44,7 +45,7 @@ def test_the_wiring_is_the_designs() -> None:
     edges = {(edge.source, edge.target) for edge in drawn.edges}
     path = ["__start__", *PATH, *ROUND]
     assert edges == {
-        *zip(path, path[1:], strict=False),
+        *pairwise(path),
         ("select", "refine"),
         ("select", "record"),
         ("refine", "generate"),
