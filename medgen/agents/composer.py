@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from medgen.agents.consistency import implied
 from medgen.agents.language import rules
-from medgen.agents.pathology import SHOWN, measure_of, opacity_of
+from medgen.agents.pathology import SHOWN, lung_density, measure_of
 from medgen.knowledge.cards import FindingCard, finding_cards, modality_cards
 from medgen.records import Conditioning, Fact, Finding, Plan, Request
 
@@ -44,14 +44,12 @@ def _opacities(plan: Plan) -> dict[str, float]:
     """Lung densities by side, the densest finding first to speak; none without a side."""
     densities: dict[str, float] = {}
     for finding in plan.findings:
-        density = opacity_of(finding.finding, plan.modality)
+        density = lung_density(finding, plan)
         if density is None or finding.side is None or finding.status not in SHOWN:
             continue
-        grade = rules("drawing")["opacity_by_grade"].get(finding.severity, 0.0)
-        affected = round(density["affected"] + grade, 3)
         for side in ("right", "left"):
             here = finding.side in (side, "bilateral")
-            value = affected if here else density["other"]
+            value = density["affected"] if here else density["other"]
             name = f"opacity_{side}"
             densities[name] = max(value, densities.get(name, 0.0))
     return densities
@@ -98,17 +96,21 @@ def _learned(finding: Finding, cards: dict[str, FindingCard], modality: str) -> 
     return [finding.finding, nearest] if nearest else [finding.finding]
 
 
+def _in_words(finding: Finding) -> str:
+    side = None if finding.location else finding.side
+    words = " ".join(word for word in (finding.severity, side, finding.finding) if word)
+    return f"{words} in the {finding.location}" if finding.location else words
+
+
 def _finding_clauses(plan: Plan, describe: bool) -> list[str]:
     cards = finding_cards().get(plan.modality, {})
     shown = {finding.finding for finding in plan.findings if finding.status in SHOWN}
     clauses: list[str] = []
     for finding in plan.findings:
         if finding.status in SHOWN:
-            clauses += _learned(finding, cards, plan.modality)
-            if describe:
-                words = (finding.severity, finding.location or finding.side)
-                clauses += [word for word in words if word]
-            dense = opacity_of(finding.finding, plan.modality)
+            names = _learned(finding, cards, plan.modality)
+            clauses += [_in_words(finding), *names[1:]] if describe else names
+            dense = lung_density(finding, plan)
             if dense is not None and finding.side in ("left", "right"):
                 clauses.append(f"{finding.side} lung opacity")
         elif finding.status == "absent":

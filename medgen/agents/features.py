@@ -6,13 +6,18 @@ are ranges with their source. Whatever was used of the retrieved facts is cited.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from medgen.agents.language import rules
-from medgen.agents.pathology import SHOWN, measure_of, opacity_of
+from medgen.agents.pathology import SHOWN, lung_density, measure_of
+from medgen.agents.quantities import holds_for
 from medgen.knowledge.cards import FindingCard, finding_cards, modality_cards
 from medgen.knowledge.facts import finding_id, sign_id, slug
 from medgen.records import Fact, Finding, MeasurementTarget, Plan, Sign
+
+
+_USED_RELATIONS = "is measured by|excludes|implies|is located in"
 
 
 def _signs(card: FindingCard, facts: Sequence[Fact]) -> list[Sign]:
@@ -33,7 +38,7 @@ def _signs(card: FindingCard, facts: Sequence[Fact]) -> list[Sign]:
 
 def _range_target(finding: Finding, plan: Plan) -> MeasurementTarget | None:
     measure = measure_of(finding.finding, plan.modality)
-    if measure is None:
+    if measure is None or not holds_for(measure, plan.view, plan.age_group):
         return None
     card = finding_cards()[plan.modality][finding.finding]
     abnormal = card.kind == "abnormal" and finding.status in SHOWN
@@ -47,7 +52,7 @@ def _range_target(finding: Finding, plan: Plan) -> MeasurementTarget | None:
 
 
 def _side_target(finding: Finding, plan: Plan) -> list[MeasurementTarget]:
-    density = opacity_of(finding.finding, plan.modality)
+    density = lung_density(finding, plan)
     if density is None or finding.side is None or finding.status not in SHOWN:
         return []
     sides = ("right", "left") if finding.side == "bilateral" else (finding.side,)
@@ -67,8 +72,9 @@ def _uses(fact: Fact, plan: Plan, ids: set[str], names: set[str]) -> bool:
         return True
     if fact.kind != "relation":
         return False
-    text = fact.text.lower()
-    return any(f"{name} is measured by" in text or f"{name} excludes" in text for name in names)
+    about = "|".join(re.escape(name) for name in sorted(names))
+    said = rf"(?:^|[.;] *)(?:{about}) (?:{_USED_RELATIONS})"
+    return bool(names) and re.search(said, fact.text.lower()) is not None
 
 
 def map_features(plan: Plan, facts: Sequence[Fact]) -> Plan:

@@ -28,16 +28,20 @@ def measure_of(finding: str, modality: str) -> MeasureCard | None:
     return None
 
 
-def opacity_of(finding: str, modality: str) -> dict[str, float] | None:
-    """How a finding changes the density of a lung (from `rules/drawing.yaml`), None if it does not.
+def lung_density(finding: Finding, plan: Plan) -> dict[str, float] | None:
+    """Densities to aim at for a finding that makes a lung dense, None if it does not.
 
-    A finding that the table does not list inherits the first listed finding that it entails.
+    Returns:
+        `affected` and `other`, the lungs it is asked on and not, and `at_least`, what the affected
+        one should exceed (0-1, as in `medgen.generator.structured`); adult numbers where no age
+        group is known. A finding counts that `rules/drawing.yaml` lists or that entails one.
     """
-    table: dict[str, dict[str, float]] = rules("drawing")["opacity"].get(modality, {})
-    for name in (finding, *implied(finding, modality)):
-        if name in table:
-            return table[name]
-    return None
+    listed = rules("drawing")["opacity"].get(plan.modality, [])
+    if not {finding.finding, *implied(finding.finding, plan.modality)} & set(listed):
+        return None
+    table: dict[str, float] = rules("drawing")["lung_density"][plan.age_group or "adult"]
+    affected = table[finding.severity or "unsaid"]
+    return {"affected": affected, "other": table["other"], "at_least": table["at_least"]}
 
 
 def _defaults(plan: Plan) -> tuple[dict[str, Any], list[str]]:
@@ -88,8 +92,9 @@ def _plausible(plan: Plan, finding: Finding, card: FindingCard) -> Iterator[str]
         if age is not None and not low <= age <= high:
             who = f"at {plan.age}" if plan.age is not None else f"in a {plan.age_group}"
             yield f"{card.name} {who} is unusual ({ages['why']}): drawn as asked"
-    untold = [] if opacity_of(card.name, plan.modality) else [finding.location or finding.side]
-    if measure_of(card.name, plan.modality) is None and untold:
+    dense = lung_density(finding, plan) is not None
+    untold = [finding.location] if dense else [finding.location or finding.side]
+    if not dense and measure_of(card.name, plan.modality) is None:
         untold.append(finding.severity)
     words = [word for word in untold if word]
     if words and card.kind == "abnormal":

@@ -74,7 +74,8 @@ def _within(value: float, bounds: tuple[float | None, float | None]) -> bool:
     return (low is None or value >= low) and (high is None or value <= high)
 
 
-def _holds(measure: MeasureCard, view: View | None, age_group: AgeGroup | None) -> bool:
+def holds_for(measure: MeasureCard, view: View | None, age_group: AgeGroup | None) -> bool:
+    """Whether a measure's ranges hold for a patient and projection (not known counts as yes)."""
     fits_age = measure.population == "any" or age_group in (None, measure.population)
     return fits_age and (view is None or not measure.views or view in measure.views)
 
@@ -97,6 +98,6 @@ def meant_by(
         if measure is None or measure.name != asked.name:
             continue
         own = measure.abnormal if card.kind == "abnormal" else measure.normal
-        if _holds(measure, view, age_group) and _within(asked.value, own):
+        if holds_for(measure, view, age_group) and _within(asked.value, own):
             return card
     return None

@@ -104,13 +104,18 @@ def named(finding: Finding, card: FindingCard | None, plan: Plan) -> str:
     return f"{words}, {extent}" if extent else words
 
 
+def _reference(fact: str | None, plan: Plan) -> str:
+    """A cited fact as its number in `plan.cited`, counted from 1."""
+    return f" [{plan.cited.index(fact) + 1}]" if fact in plan.cited and fact else ""
+
+
 def _described(finding: Finding, card: FindingCard | None, plan: Plan) -> str:
     words = named(finding, card, plan)
-    code = f" [{finding.code}]" if finding.code else ""
+    code = f" ({finding.code})" if finding.code else ""
     if finding.status == "absent":
         return _sentence(f"{words}{code}")
     signs = [sign for sign in plan.signs if sign.finding == finding.finding][:2]
-    looks = "; ".join(f"{s.text} [{s.fact}]" if s.fact else s.text for s in signs)
+    looks = "; ".join(f"{sign.text}{_reference(sign.fact, plan)}" for sign in signs)
     measured = _expected(finding, plan)
     details = "; ".join(part for part in (looks, measured) if part)
     return _sentence(f"{words}{code}: {details}" if details else f"{words}{code}")
@@ -122,16 +127,17 @@ def _unconcerned(plan: Plan) -> list[str]:
     if card is None:
         return []
     concerned = concerned_regions(plan)
-    asked = finding_cards().get(plan.modality, {})
-    for finding in plan.findings:
-        known = asked.get(finding.finding)
-        if finding.status == "absent" and known is not None and known.region:
-            concerned.add(known.region)
+    cards = finding_cards().get(plan.modality, {})
+    denied = {
+        cards[finding.finding].region
+        for finding in plan.findings
+        if finding.status == "absent" and finding.finding in cards
+    }
     within = rules("report")["within"].get(plan.modality, {})
     return [
         sentence
         for region, sentence in card.report.normal_findings.items()
-        if region not in concerned and concerned.isdisjoint(within.get(region, ()))
+        if region not in concerned | denied and concerned.isdisjoint(within.get(region, ()))
     ]
 
 
@@ -160,8 +166,8 @@ def _is_whole(plan: Plan) -> bool:
 def write_report(plan: Plan) -> Plan:
     """Fill the plan's report from the modality card's template and what is planned.
 
-    Every asked finding is named with grade, place and code, its signs with the ids of retrieved
-    facts; regions that nothing touches get the template's normal sentences, marked as not asked
+    Every asked finding is named with grade, place and code, its signs with the number of the
+    retrieved fact in `plan.cited`; regions that nothing touches get the template's normal sentences, marked as not asked
     for. A modality without a card gets a plain technique line and no normal sentences.
     """
     card = modality_cards().get(plan.modality)
@@ -235,8 +241,11 @@ def render_markdown(plan: Plan, facts: Sequence[Fact]) -> str:
             (m.name, m.finding, _bounds(m.expected), m.unit, m.source) for m in plan.measurements
         ]
         lines += ["## Numbers aimed at", "", *_table(numbers, number_rows)]
-    cited = [fact for fact in facts if fact.id in plan.cited]
-    lines += _listed("Facts used", [f"`{f.id}` {_cell(f.text)} ({f.source})" for f in cited])
+    by_id = {fact.id: fact for fact in facts}
+    used = [(n, by_id[fact]) for n, fact in enumerate(plan.cited, 1) if fact in by_id]
+    if used:
+        shown = [f"{n}. `{f.id}` {_cell(f.text)} ({_cell(f.source)})" for n, f in used]
+        lines += ["## Facts used", "", *shown, ""]
     cases = [fact for fact in facts if fact.kind == "case"]
     lines += _listed(
         "Nearest real cases", [f"`{f.id}` {_cell(f.text)} ({f.source})" for f in cases]
