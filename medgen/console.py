@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
 
 VERDICT_STYLES = {"confirmed": "green", "contradicted": "red", "abstain": "yellow"}
+DRAWS = "generate"
 STATE_STYLES = {"ok": "green", "missing": "yellow", "broken": "red"}
 
 
@@ -61,6 +62,10 @@ def _measured(measurement: Measurement) -> str:
     return f"{line} (asked {asked})" if asked else line
 
 
+def _note(warning: str) -> Text:
+    return Text.assemble(("note: ", "yellow"), _text(warning))
+
+
 def _verdict(finding: Finding | None) -> Text:
     if finding is None or finding.verdict is None:
         return Text("not measured", style="dim")
@@ -82,40 +87,59 @@ def _accepted(accepted: bool | None) -> Text:
 
 
 class LiveSteps:
-    """Shows an agent run's steps as they happen, on stderr; a context manager."""
+    """Shows an agent run's steps as they happen, on stderr; a context manager.
+
+    Lines of the reasoning are held back until drawing starts, so that a request which turns out to
+    be bad input leaves one line of error and no more; the spinner names the step meanwhile.
+    """
 
     def __init__(self, visible: bool) -> None:
         self.console = Console(stderr=True, quiet=not visible)
         self.clock = time.monotonic()
         self.status: Status = self.console.status("loading")
         self.noted: set[str] = set()
+        self.held: list[Text] = []
+        self.drawing = False
 
     def __enter__(self) -> Self:
         self.status.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.status.stop()
+        if kind is None:
+            self._release()
 
     def start(self, node: str) -> None:
         """Name the step that is being worked on."""
         self.status.update(Text(one_line(node.replace("_", " "))))
+        if node == DRAWS:
+            self._release()
+            self.drawing = True
 
     def event(self, event: TraceEvent) -> None:
-        """Print one finished step: node, round, seconds, who decided."""
+        """Show one finished step: node, round, seconds, who decided, and new notes."""
         turn = f" (round {event.round})" if event.round is not None else ""
-        line = Text.assemble(
-            (f"{time.monotonic() - self.clock:6.1f} s  ", "dim"),
-            (one_line(event.node.replace("_", " ")), "bold"),
-            turn,
-            (f"  {event.seconds:.1f} s, by {one_line(event.decided_by)}", "dim"),
+        self.held.append(
+            Text.assemble(
+                (f"{time.monotonic() - self.clock:6.1f} s  ", "dim"),
+                (one_line(event.node.replace("_", " ")), "bold"),
+                turn,
+                (f"  {event.seconds:.1f} s, by {one_line(event.decided_by)}", "dim"),
+            )
         )
-        self.console.print(line, highlight=False)
         warnings = event.outputs.get("warnings")
-        if isinstance(warnings, list):
-            new = [str(warning) for warning in warnings if str(warning) not in self.noted]
-            self.noted.update(new)
-            _notes(self.console, new)
+        for warning in warnings if isinstance(warnings, list) else []:
+            if str(warning) not in self.noted:
+                self.noted.add(str(warning))
+                self.held.append(_note(str(warning)))
+        if self.drawing:
+            self._release()
+
+    def _release(self) -> None:
+        for line in self.held:
+            self.console.print(line, highlight=False)
+        self.held.clear()
 
 
 @contextmanager
@@ -130,11 +154,6 @@ def _paths(console: Console, label: str, paths: Sequence[str]) -> None:
     # Not wrapped: a path is there to be copied.
     for path in paths:
         console.print(Text(f"{label}  {one_line(path)}"), soft_wrap=True, highlight=False)
-
-
-def _notes(console: Console, warnings: Sequence[str]) -> None:
-    for warning in warnings:
-        console.print(Text.assemble(("note: ", "yellow"), _text(warning)))
 
 
 def show_run(run: Run) -> None:
@@ -199,7 +218,8 @@ def show_drawing(drawing: Drawing) -> None:
             "dim",
         )
     )
-    _notes(console, drawing.warnings)
+    for warning in drawing.warnings:
+        console.print(_note(warning))
     _paths(console, "image", drawing.images)
 
 
@@ -229,7 +249,10 @@ def show_plan(plan: Plan) -> None:
             console.print(Text.assemble((f"{section.capitalize()}: ", "bold"), _text(body)))
     for words in plan.not_drawable:
         console.print(Text.assemble(("not drawable: ", "yellow"), _text(words)))
-    _notes(console, plan.warnings)
+    for warning in plan.warnings:
+        console.print(_note(warning))
+    for note in plan.notes:
+        console.print(_text(f"taken for granted: {note}", "dim"))
     if plan.cited:
         console.print(_text("facts used: " + ", ".join(plan.cited), "dim"))
 

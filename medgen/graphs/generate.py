@@ -62,6 +62,8 @@ def generate(
             nothing was written then.
     """
     started = time.monotonic()
+    if images < 1:
+        raise BadInput(f"images is {images}: give 1 or more")
     request = Request(prompt=prompt, modality=modality, seed=seed, images=images)
     given = _checked(structured or {})
     if guidance is not None and not (math.isfinite(guidance) and guidance >= 1):
@@ -136,7 +138,7 @@ def _folder(request: Request, out: str | Path | None) -> Path:
         while not nearest.exists():
             nearest = nearest.parent
         if not nearest.is_dir():
-            raise BadInput(_unwritable(folder, f"{nearest} is no folder"))
+            raise NotADirectoryError(f"{nearest} is no folder")
         probe = nearest / f".medgen-{datetime.now(UTC):%H%M%S%f}"
         probe.touch()
         probe.unlink()
