@@ -14,9 +14,17 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from medgen import cli
-from medgen.console import one_line
+from medgen.console import LiveSteps, one_line
 from medgen.errors import BadInput
-from medgen.records import Conditioning, ControlResult, Drawing, Finding, ImageResult, Run
+from medgen.records import (
+    Conditioning,
+    ControlResult,
+    Drawing,
+    Finding,
+    ImageResult,
+    Run,
+    TraceEvent,
+)
 
 COMMANDS = ("agent", "generate", "plan", "verify", "doctor")
 UNUSABLE = {
@@ -223,6 +231,29 @@ def test_markup_and_control_characters_are_shown_not_obeyed(
     assert "[bold red]glioma[/] :smile: \\x1b[2J, brain MRI" in " ".join(shown.split())
     assert "\x1b" not in shown
     assert one_line("a\nb\x07") == "a b\\x07"
+
+
+def test_reasoning_lines_wait_for_the_first_draw(capsys: pytest.CaptureFixture[str]) -> None:
+    def event(node: str, **outputs: object) -> TraceEvent:
+        return TraceEvent(node=node, started="", seconds=0.1, outputs=outputs)
+
+    with pytest.raises(BadInput), LiveSteps(visible=True) as steps:
+        steps.event(event("parse", warnings=["read as cardiomegaly"]))
+        raise BadInput("cannot be drawn")
+    assert capsys.readouterr() == ("", "")
+    with LiveSteps(visible=True) as steps:
+        steps.start("parse")
+        steps.event(event("parse", warnings=["read as cardiomegaly"]))
+        steps.start("generate")
+        shown = capsys.readouterr().err
+        assert "parse" in shown and "note: read as cardiomegaly" in shown
+        steps.event(event("generate", warnings=["read as cardiomegaly"]))
+        shown = capsys.readouterr().err
+        assert "generate" in shown and "note" not in shown
+    with LiveSteps(visible=False) as steps:
+        steps.start("generate")
+        steps.event(event("generate"))
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(("accepted", "code"), [(True, 0), (False, 3), (None, 3)])
