@@ -254,12 +254,16 @@ def show_plan(plan: Plan) -> None:
     for note in plan.notes:
         console.print(_text(f"taken for granted: {note}", "dim"))
     if plan.cited:
-        console.print(_text("facts used: " + ", ".join(plan.cited), "dim"))
+        facts = ", ".join(f"[{number}] {fact}" for number, fact in enumerate(plan.cited, start=1))
+        console.print(_text(f"facts used: {facts}", "dim"))
 
 
 def _target(target: MeasurementTarget) -> str:
-    low, high = ("open" if end is None else _number(end) for end in target.expected)
-    return f"{target.name} {low} to {high} {target.unit}".rstrip()
+    from medgen.graphs.outcome import expected_range
+    from medgen.records import Measurement
+
+    asked = Measurement(name=target.name, value=0, expected=target.expected, check="")
+    return f"{target.name} {expected_range(asked)} {target.unit}".rstrip()
 
 
 def show_critique(image: str, critique: Critique) -> None:
