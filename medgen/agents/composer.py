@@ -86,13 +86,15 @@ def _denial(finding: Finding, cards: dict[str, FindingCard], shown: set[str]) ->
     return None
 
 
-def _learned(finding: Finding, cards: dict[str, FindingCard], modality: str) -> list[str]:
+def _learned(
+    finding: Finding, cards: dict[str, FindingCard], modality: str, denied: set[str]
+) -> list[str]:
     """The finding's name and, if no caption carries it, the nearest entailed one that they do."""
     card = cards.get(finding.finding)
     if card is None or card.captioned:
         return [finding.finding]
-    general = (n for n in implied(card.name, modality) if n in cards and cards[n].captioned)
-    nearest = next(general, None)
+    entailed = [name for name in implied(card.name, modality) if name not in denied]
+    nearest = next((name for name in entailed if name in cards and cards[name].captioned), None)
     return [finding.finding, nearest] if nearest else [finding.finding]
 
 
@@ -105,10 +107,11 @@ def _in_words(finding: Finding) -> str:
 def _finding_clauses(plan: Plan, describe: bool) -> list[str]:
     cards = finding_cards().get(plan.modality, {})
     shown = {finding.finding for finding in plan.findings if finding.status in SHOWN}
+    denied = {finding.finding for finding in plan.findings if finding.status == "absent"}
     clauses: list[str] = []
     for finding in plan.findings:
         if finding.status in SHOWN:
-            names = _learned(finding, cards, plan.modality)
+            names = _learned(finding, cards, plan.modality, denied)
             clauses += [_in_words(finding), *names[1:]] if describe else names
             dense = lung_density(finding, plan)
             if dense is not None and finding.side in ("left", "right"):

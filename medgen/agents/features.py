@@ -16,7 +16,6 @@ from medgen.knowledge.cards import FindingCard, finding_cards, modality_cards
 from medgen.knowledge.facts import finding_id, sign_id, slug
 from medgen.records import Fact, Finding, MeasurementTarget, Plan, Sign
 
-
 _USED_RELATIONS = "is measured by|excludes|implies|is located in"
 
 
@@ -107,6 +106,8 @@ def map_features(plan: Plan, facts: Sequence[Fact]) -> Plan:
             targets.append(target)
         known = {target.name for target in targets}
         targets += [one for one in _side_target(finding, plan) if one.name not in known]
+    denied = [f.finding for f in plan.findings if f.status == "absent"]
+    signs = [sign for sign in signs if not any(name in sign.text for name in denied)]
     ids |= {sign.fact for sign in signs if sign.fact}
     cited = [fact.id for fact in facts if _uses(fact, plan, ids, names)]
     return plan.model_copy(

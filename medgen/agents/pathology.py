@@ -6,7 +6,7 @@ says so in the notes. Adds no finding: what a finding entails is noted, not aske
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from medgen.agents.consistency import implied
@@ -92,16 +92,24 @@ def _plausible(plan: Plan, finding: Finding, card: FindingCard) -> Iterator[str]
         if age is not None and not low <= age <= high:
             who = f"at {plan.age}" if plan.age is not None else f"in a {plan.age_group}"
             yield f"{card.name} {who} is unusual ({ages['why']}): drawn as asked"
-    dense = lung_density(finding, plan) is not None
-    untold = [finding.location] if dense else [finding.location or finding.side]
-    if not dense and measure_of(card.name, plan.modality) is None:
-        untold.append(finding.severity)
-    words = [word for word in untold if word]
-    if words and card.kind == "abnormal":
-        said = ", ".join(words)
-        yield f"the bundled generator has no words for {said} ({card.name}): left to chance"
-    if not card.captioned:
-        yield f"the bundled generator has not learned {card.name}: do not rely on its drawing"
+
+
+def _left_to_chance(plan: Plan, shown: Sequence[tuple[Finding, FindingCard]]) -> Iterator[str]:
+    """What the bundled generator's captions and numbers have no means to say."""
+    words = []
+    for finding, card in shown:
+        dense = lung_density(finding, plan) is not None
+        measured = measure_of(card.name, plan.modality) is not None
+        place = finding.location if dense else finding.location or finding.side
+        grade = None if dense or measured else finding.severity
+        said = [word for word in (grade, place) if word and card.kind == "abnormal"]
+        words += [f"{', '.join(said)} ({card.name})"] if said else []
+    if words:
+        yield f"the bundled generator has no words for {'; '.join(words)}: left to chance"
+    unlearned = [card.name for _, card in shown if not card.captioned]
+    if unlearned:
+        names = ", ".join(unlearned)
+        yield f"the bundled generator has not learned {names}: do not rely on the drawing"
 
 
 def _entailed(card: FindingCard, denied: set[str]) -> Iterator[str]:
@@ -133,14 +141,17 @@ def assess(plan: Plan) -> Plan:
     warnings = list(_measurable(plan))
     denied = {finding.finding for finding in plan.findings if finding.status == "absent"}
     findings = []
+    shown: list[tuple[Finding, FindingCard]] = []
     for finding in plan.findings:
         card = cards.get(finding.finding)
         if card is not None and finding.code is None:
             finding = finding.model_copy(update={"code": card.code})
         findings.append(finding)
         if card is not None and finding.status in SHOWN:
+            shown.append((finding, card))
             warnings += _plausible(plan, finding, card)
             notes += _entailed(card, denied)
+    warnings += _left_to_chance(plan, shown)
     return plan.model_copy(
         update={
             "findings": findings,

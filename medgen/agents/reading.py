@@ -72,6 +72,12 @@ def _collect(reading: Reading, masked: list[Token]) -> None:
         if match.category == "finding":
             card = cards[match.value]
             normal = card.kind == "normal"
+            following = masked[match.end].key if match.end < len(masked) else ""
+            last = masked[match.end - 1].key
+            if normal and last in ("clear", "free") and following == "of":
+                # "lungs are clear of infiltrates" denies infiltrates and no more.
+                reading.used.difference_update(match.taken)
+                continue
             sided = card.sided and not normal
             mention = Mention(match.taken, card.name, sided, card.region, normal)
             denied = denied_finding(card)
@@ -135,18 +141,28 @@ def _assign_status(reading: Reading) -> None:
             reading.unsaid.append((min(run), max(run)))
 
 
-def _normal_places(reading: Reading) -> tuple[bool, bool]:
-    """Moves places said to be normal to `normal_regions`; returns "all normal", "otherwise"."""
-    whole = otherwise = False
+@dataclass
+class _Normality:
+    """What is said of the rest: all normal, all but the findings, or some place but for them."""
+
+    whole: bool = False
+    otherwise: bool = False
+    partly: bool = False
+
+
+def _normal_places(reading: Reading) -> _Normality:
+    """Moves places said to be normal to `normal_regions`; says what holds beside them."""
+    said = _Normality()
     inside = {index for mention in reading.mentions for index in mention.taken}
     inside |= {index for match in reading.normal_words for index in match.taken}
     parts = clauses(reading.tokens, inside)
     for match in reading.normal_words:
-        if match.category == "otherwise":
-            otherwise = True
-            continue
         at = next(k for k, (_, start, end) in enumerate(parts) if start <= match.start < end)
         _, start, end = parts[at]
+        if match.category == "otherwise":
+            local = any(m.kind == "place" and start <= m.start < end for m in reading.modifiers)
+            said.partly, said.otherwise = said.partly or local, said.otherwise or not local
+            continue
         spoken = any(start <= mention.taken[0] < end for mention in reading.mentions)
         while at > 0 and parts[at][0] == "and" and not spoken:
             at -= 1
@@ -162,8 +178,8 @@ def _normal_places(reading: Reading) -> tuple[bool, bool]:
         if match.category == "normal" and not places and not spoken:
             # "scoliosis, no acute disease": nothing else is meant.
             rest = _denies(reading, match.taken) and any(_shown(m) for m in reading.mentions)
-            whole, otherwise = whole or not rest, otherwise or rest
-    return whole, otherwise
+            said.whole, said.otherwise = said.whole or not rest, said.otherwise or rest
+    return said
 
 
 def _denies(reading: Reading, taken: tuple[int, ...]) -> bool:
@@ -174,12 +190,12 @@ def _shown(mention: Mention) -> bool:
     return not mention.normal and mention.status in ("present", "uncertain")
 
 
-def _normal_cards(reading: Reading, whole: bool, otherwise: bool) -> list[str]:
+def _normal_cards(reading: Reading, said: _Normality) -> list[str]:
     name = reading.modality.name
     cards = finding_cards().get(name, {})
     everything = whole_normal(name)
     if any(_shown(mention) for mention in reading.mentions):
-        otherwise = otherwise or any(
+        said.otherwise = said.otherwise or any(
             mention.name == everything and _denies(reading, mention.taken)
             for mention in reading.mentions
         )
@@ -188,16 +204,16 @@ def _normal_cards(reading: Reading, whole: bool, otherwise: bool) -> list[str]:
         for card in cards.values()
         if card.kind == "normal" and card.region in reading.normal_regions
     ]
-    if everything and otherwise:
-        reading.mentions = [m for m in reading.mentions if m.name != everything]
-        asked = {mention.name for mention in reading.mentions}
-        wanted += [
-            implied
-            for implied in cards[everything].implies
-            if not asked & set(cards[implied].excludes)
-            and not any(implied in cards[other].excludes for other in asked if other in cards)
-        ]
-    elif everything and whole:
+    if everything and (said.otherwise or said.partly):
+        # What is normal but for the findings: the normal cards that the findings leave possible.
+        reading.normal_regions.clear()
+        shown = {mention.name for mention in reading.mentions if _shown(mention)}
+        ruled_out = {name for other in shown & cards.keys() for name in cards[other].excludes}
+        ruled_out |= {everything} if shown else set()
+        reading.mentions = [m for m in reading.mentions if m.name not in ruled_out or not m.normal]
+        wanted += cards[everything].implies if said.otherwise else []
+        wanted = [finding for finding in wanted if finding not in ruled_out]
+    elif everything and said.whole:
         wanted.append(everything)
     asked = {mention.name for mention in reading.mentions}
     return [finding for finding in dict.fromkeys(wanted) if finding not in asked]
@@ -230,11 +246,11 @@ def read_findings(tokens: list[Token], modality: Resolved, person: set[int]) -> 
     _collect(reading, _masked(tokens, apart))
     _count_numbers(reading)
     _assign_status(reading)
-    whole, otherwise = _normal_places(reading)
+    said = _normal_places(reading)
     attach(tokens, reading.mentions, reading.modifiers)
     _share_eye(reading)
     cards = finding_cards().get(modality.name, {})
-    for finding in _normal_cards(reading, whole, otherwise):
+    for finding in _normal_cards(reading, said):
         reading.mentions.append(Mention((), finding, False, cards[finding].region, True))
     return reading
 

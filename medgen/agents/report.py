@@ -32,7 +32,7 @@ def _patient(plan: Plan) -> str:
         return f"An infant under one year{f', {plan.sex}' if plan.sex else ''}."
     if plan.age is not None:
         article = "An" if str(plan.age)[0] == "8" or plan.age in (11, 18) else "A"
-        return f"{article} {plan.age}-year-old {who}."
+        return f"{article} {plan.age}-year-old {'patient' if who == 'adult' else who}."
     if plan.sex is None and plan.age_group is None:
         return ""
     adult = "adult " if plan.age_group == "adult" and plan.sex else ""
@@ -146,7 +146,7 @@ def _impression(plan: Plan) -> str:
     card = modality_cards().get(plan.modality)
     shown = [f for f in plan.findings if f.status in SHOWN]
     abnormal = [f for f in shown if f.finding not in cards or cards[f.finding].kind == "abnormal"]
-    order = {"severe": 0, "moderate": 1, None: 2, "mild": 3}
+    order = {"severe": 0, "moderate": 1, None: 2, "mild": 2}
     ranked = sorted(abnormal, key=lambda f: (f.status == "uncertain", order[f.severity]))
     lines = [_sentence(named(f, cards.get(f.finding), plan)) for f in ranked]
     if not abnormal:
@@ -167,8 +167,9 @@ def write_report(plan: Plan) -> Plan:
     """Fill the plan's report from the modality card's template and what is planned.
 
     Every asked finding is named with grade, place and code, its signs with the number of the
-    retrieved fact in `plan.cited`; regions that nothing touches get the template's normal sentences, marked as not asked
-    for. A modality without a card gets a plain technique line and no normal sentences.
+    retrieved fact in `plan.cited`. Regions that nothing touches get the template's normal
+    sentences, marked as not asked for unless the whole image is to be normal. A modality without
+    a card gets a plain technique line and no normal sentences.
     """
     card = modality_cards().get(plan.modality)
     cards = finding_cards().get(plan.modality, {})
@@ -185,7 +186,7 @@ def write_report(plan: Plan) -> Plan:
     ]
     rest = _unconcerned(plan)
     if rest and plan.findings:
-        sentences += [_NORMAL_START, *rest]
+        sentences += rest if _is_whole(plan) else [_NORMAL_START, *rest]
     report = Report(
         history=history,
         technique=f"{technique} {PLAN_NOTICE}",

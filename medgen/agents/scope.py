@@ -19,6 +19,7 @@ SOFT_MARKS = frozenset({",", ":", "(", ")", "[", "]", "-", "\u2013", "\u2014"})
 ANY_OF = frozenset({"or", "nor", "/"})
 ALL_OF = frozenset({"and", "&", "+", "plus"})
 SEPARATORS = SENTENCE_ENDS | SOFT_MARKS | ANY_OF | ALL_OF
+LONGEST_UNKNOWN_ITEM = 3
 _STRENGTH: dict[Status, int] = {"present": 0, "uncertain": 1, "historical": 2, "absent": 3}
 _ASKS = frozenset({"can", "could", "would", "will", "please", "may"})
 
@@ -106,12 +107,16 @@ class _Scopes:
     def _joint(self, chunks: list[tuple[str, int, int]], position: int) -> str:
         """The word that ends the list which a chunk continues: "or", "and", or "" for no list."""
         kind, start, end = chunks[position]
-        if not self._has_target(start, end):
+        known = self._has_target(start, end)
+        if not known and end - start > LONGEST_UNKNOWN_ITEM:
             return ""
         if kind == ",":
             kind = self._joint(chunks, position + 1) if position + 1 < len(chunks) else ""
         # "no pneumonia and *right* effusion": a negated list does not grade or side its items.
-        return "" if kind == "and" and any(self.modified[start:end]) else kind
+        # Only "or" carries a list over a word that is not known.
+        if kind == "and" and (not known or any(self.modified[start:end])):
+            return ""
+        return kind
 
     def forward(self, cue: Match) -> tuple[int, int]:
         """Token range that a cue standing before its findings reaches."""

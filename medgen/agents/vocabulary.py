@@ -232,7 +232,7 @@ def _add_modifiers(lexicon: Lexicon, eye: bool) -> None:
         lexicon.add(phrase, "many", phrase)
     for category in ("normal", "otherwise", "clear"):
         for phrase in data[category]:
-            lexicon.add(phrase, category, phrase)
+            lexicon.add(phrase, category, category)
     for reason, phrases in data["not_drawable"].items():
         for phrase in phrases:
             lexicon.add(phrase, "not_drawable", reason)

@@ -76,6 +76,9 @@ def test_absence_is_not_worded_by_a_normal_card_that_a_shown_finding_excludes(co
 
 def test_an_unlearned_finding_is_joined_by_the_learned_one_it_entails(composed):
     assert composed("glioblastoma, brain MRI").prompt == "brain MRI, glioblastoma, glioma"
+    assert "cardiomegaly" in composed("heart failure, chest X-ray").prompt
+    denied = composed("heart failure without cardiomegaly, chest X-ray")
+    assert "cardiomegaly" not in denied.prompt and "cardiomegaly" in denied.negative_prompt
 
 
 def test_describing_backends_get_place_grade_and_signs(composed):

@@ -37,6 +37,13 @@ def test_absent_and_past_findings_have_no_signs(planned):
     assert planned("no cardiomegaly, history of pneumonia, chest X-ray", FACTS).signs == []
 
 
+def test_a_sign_that_speaks_of_a_denied_finding_is_left_out(planned):
+    said = [sign.text for sign in planned("diabetic retinopathy, fundus").signs]
+    kept = [sign.text for sign in planned("diabetic retinopathy, no hard exudates, fundus").signs]
+    assert any("hard exudates" in text for text in said)
+    assert kept and not any("hard exudates" in text for text in kept)
+
+
 def test_targets_are_the_ranges_of_the_card_with_their_source(planned):
     target = planned("cardiomegaly, chest X-ray").measurements[0]
     assert (target.name, target.expected) == ("cardiothoracic_ratio", CARD.measure.abnormal)

@@ -15,7 +15,7 @@ def test_the_report_names_every_finding_with_grade_place_and_code(planned):
     assert "Mild cardiomegaly (HP:0001640)" in report.findings
     assert "Pneumonia of the right lower lobe (RADLEX:RID5350)" in report.findings
     assert "No pneumothorax (HP:0002107)" in report.findings
-    assert report.impression.startswith("1. Pneumonia of the right lower lobe. 2. Mild cardio")
+    assert report.impression.startswith("1. Mild cardiomegaly. 2. Pneumonia of the right lower")
     assert report.impression.endswith("3. No pneumothorax.")
 
 
@@ -46,6 +46,13 @@ def test_a_normal_image_gets_the_card_s_impression(planned):
     plan = planned("normal chest X-ray")
     normal = modality_cards()["Chest X-ray"].report.impression_normal
     assert plan.report.impression == f"1. {normal}"
+    assert "The lungs are clear" in plan.report.findings
+    assert "Not asked for" not in plan.report.findings
+
+
+def test_the_impression_puts_the_severe_first_and_doubts_last(planned):
+    report = planned("possible pneumonia, cardiomegaly, severe scoliosis, chest X-ray").report
+    assert report.impression == "1. Severe scoliosis. 2. Cardiomegaly. 3. Possible pneumonia."
 
 
 def test_doubt_and_past_are_worded(planned):
