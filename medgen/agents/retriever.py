@@ -83,7 +83,10 @@ def _searched(plan: Plan, store: KnowledgeStore) -> list[Fact]:
     absent = [finding.finding for finding in plan.findings if finding.status == "absent"]
     cards = finding_cards().get(plan.modality, {})
     unwanted = {
-        sign_id(plan.modality, sign) for name in absent if name in cards for sign in cards[name].signs
+        sign_id(plan.modality, sign)
+        for name in absent
+        if name in cards
+        for sign in cards[name].signs
     }
     text = plan.prompt[:MAX_SEARCH_CHARACTERS]
     found = store.query(text, plan.modality, names, SEARCHED_FACTS)

@@ -5,6 +5,8 @@ each looks, how it is measured and with which range, what it implies and exclude
 of retrieval; `medgen.knowledge.store` puts these facts into LightRAG.
 """
 
+# ruff: noqa: RUF012 - pydantic copies a record's default lists.
+
 from __future__ import annotations
 
 from functools import lru_cache
@@ -20,6 +22,8 @@ from medgen.records import AgeGroup, Record, View
 from medgen.settings import settings
 
 Box = tuple[float, float, float, float]
+# The C parser where PyYAML has it: the cards are read at every start.
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class RegionCard(Record):
@@ -94,8 +98,8 @@ class FindingCard(Record):
     `name` is canonical; `code` a verified id ("RADLEX:RID1385", "SNOMEDCT:...", "HP:...") or null;
     `code_source` the table or package it was verified in. `kind` "normal" marks cards such as
     "normal heart size" or "no brain tumor". `excludes` is symmetric (the loader mirrors it);
-    `hidden_in` lists views in which the finding may not be visible. `captioned` is true when the bundled generator's
-    training captions carry the finding, so that it can be expected to draw it.
+    `hidden_in` lists views in which the finding may not be visible. `captioned` is true when the
+    bundled generator's training captions carry the finding, so that it can be expected to draw it.
     """
 
     name: str
@@ -121,7 +125,7 @@ def _documents(folder: str) -> list[tuple[str, object]]:
     root = resources.files("medgen.knowledge") / "base" / folder
     entries = sorted(root.iterdir(), key=lambda entry: entry.name)
     return [
-        (entry.name, yaml.safe_load(entry.read_text(encoding="utf-8")))
+        (entry.name, yaml.load(entry.read_text(encoding="utf-8"), Loader=_Loader))
         for entry in entries
         if entry.name.endswith(".yaml")
     ]
@@ -132,7 +136,9 @@ def _user_card(path: Path) -> ModalityCard:
         return ModalityCard.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError, ValidationError) as error:
         reason = str(error).splitlines()[0]
-        raise BadInput(f"modality card {path} is not valid ({reason}): see the bundled cards") from error
+        raise BadInput(
+            f"modality card {path} is not valid ({reason}): see the bundled cards"
+        ) from error
 
 
 @lru_cache

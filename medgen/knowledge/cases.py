@@ -112,7 +112,8 @@ class CaseIndex:
         if not rows or k < 1 or not text.strip():
             return []
         question = self._embedder([text.strip()])
-        chosen = faiss.SearchParameters(sel=faiss.IDSelectorBatch(np.array(rows, dtype=np.int64)))
+        allowed = faiss.IDSelectorBatch(np.array(rows, dtype=np.int64))
+        chosen = faiss.SearchParameters(sel=allowed)  # type: ignore[call-arg]
         scores, found = self._index.search(question, len(rows), params=chosen)
         facts: dict[str, Fact] = {}
         for score, row in zip(scores[0], found[0], strict=True):

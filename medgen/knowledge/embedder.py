@@ -14,6 +14,7 @@ import json
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -69,24 +70,22 @@ class Embedder:
         self.config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
         self.dimension = int(self.config["hidden_size"])
         self.fingerprint = model_fingerprint(self.folder)
-        self._weights: dict[str, object] | None = None
-        self._tokenizer: object | None = None
+        self._loaded: tuple[dict[str, Any], Any] | None = None
 
     def __deepcopy__(self, memo: object) -> Embedder:
         """Shared, never copied: LightRAG copies its configuration at every query."""
         return self
 
-    def _load(self) -> tuple[dict, object]:
-        if self._weights is None:
+    def _load(self) -> tuple[dict[str, Any], Any]:
+        if self._loaded is None:
             from safetensors.torch import load_file
             from tokenizers import Tokenizer
 
             tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
             tokenizer.enable_truncation(MAX_TOKENS)
             tokenizer.enable_padding()
-            self._tokenizer = tokenizer
-            self._weights = load_file(self.folder / "model.safetensors")
-        return self._weights, self._tokenizer
+            self._loaded = load_file(self.folder / "model.safetensors"), tokenizer
+        return self._loaded
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Embed texts.
@@ -121,7 +120,7 @@ class Embedder:
                 x, (width,), weights[f"{name}.weight"], weights[f"{name}.bias"], epsilon
             )
 
-        encodings = tokenizer.encode_batch(texts)  # type: ignore[attr-defined]
+        encodings = tokenizer.encode_batch(texts)
         ids = torch.tensor([encoding.ids for encoding in encodings])
         mask = torch.tensor([encoding.attention_mask for encoding in encodings])
         batch, length = ids.shape
@@ -207,4 +206,3 @@ class CachedEmbedder:
 def default_embedder() -> Embedder:
     """The process's one embedder."""
     return Embedder()
-

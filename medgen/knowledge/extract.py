@@ -14,6 +14,7 @@ import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from medgen.data.images import write_atomic
 from medgen.errors import BadInput
@@ -64,14 +65,14 @@ def anatomy_rows(table: list[dict[str, str]]) -> list[dict[str, str]]:
                 links.append("unsided")
             wanted |= {row[link] for link in links if row[link] in by_id}
     rows = [row for row in table if row["rid"] in grown]
-    return [
-        row | {link: row[link] if row[link] in grown else "" for link in LINKS} for row in rows
-    ]
+    return [row | {link: row[link] if row[link] in grown else "" for link in LINKS} for row in rows]
 
 
 def _used_codes() -> set[str]:
     used = region_codes()
-    used |= {card.code for cards in finding_cards().values() for card in cards.values() if card.code}
+    used |= {
+        card.code for cards in finding_cards().values() for card in cards.values() if card.code
+    }
     used |= {card.code for card in modality_cards().values() if card.code}
     used |= {entry.code for entry in known_modalities().values() if entry.code}
     return used
@@ -80,7 +81,8 @@ def _used_codes() -> set[str]:
 def _dicom_names(scheme: str) -> Iterator[tuple[str, str]]:
     from pydicom.sr._concepts_dict import concepts
 
-    for entries in concepts[scheme].values():
+    tables: dict[str, Any] = dict(concepts)
+    for entries in tables[scheme].values():
         for code, (name, _) in entries.items():
             yield code, name
 

@@ -137,20 +137,50 @@ def anatomy_table() -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
+def _anatomy_modalities(rows: list[dict[str, str]]) -> dict[str, set[str]]:
+    """Modalities that show a location: those whose card names it, a part of it or its whole."""
+    wholes = {row["rid"]: {row["part_of"], row["contained_by"]} - {""} for row in rows}
+    parts: dict[str, set[str]] = {}
+    for rid, above in wholes.items():
+        for whole in above:
+            parts.setdefault(whole, set()).add(rid)
+    shown: dict[str, set[str]] = {row["rid"]: set() for row in rows}
+    for card in modality_cards().values():
+        codes = {
+            code.removeprefix("RADLEX:")
+            for region in card.regions
+            for code in (region.code, region.left_code, region.right_code)
+            if code
+        }
+        inner = {card.regions[0].code.removeprefix("RADLEX:")} if card.regions[0].code else set()
+        for links, start in ((wholes, codes), (parts, codes - inner)):
+            reached, waiting = set(), set(start)
+            while waiting:
+                rid = waiting.pop()
+                reached.add(rid)
+                waiting |= links.get(rid, set()) - reached
+            for rid in reached & shown.keys():
+                shown[rid].add(card.name)
+    return shown
+
+
 def _add_anatomy(base: FactBase) -> dict[str, str]:
     rows = anatomy_table()
     labels = {row["rid"]: row["label"] for row in rows}
+    shown = _anatomy_modalities(rows)
     for row in rows:
         names = [name for name in row["synonyms"].split("|") if name.isascii() and name]
         also = f" (also {', '.join(names[:6])})" if names else ""
         text = f"{row['label']}{also}: anatomical location, {row['region'].lower()}"
         code = f"RADLEX:{row['rid']}"
-        base.entity(row["label"], code, "anatomy", text, ANATOMY_SOURCE, "")
+        for modality in sorted(shown[row["rid"]]) or [""]:
+            base.entity(row["label"], code, "anatomy", text, ANATOMY_SOURCE, modality)
     for row in rows:
         for link, kind in (("part_of", "part_of"), ("contained_by", "contained_in")):
             whole = labels.get(row[link])
             if whole and whole != row["label"]:
-                base.relate(row["label"], kind, whole, ANATOMY_SOURCE)
+                for modality in sorted(shown[row["rid"]] & shown[row[link]]):
+                    base.relate(row["label"], kind, whole, ANATOMY_SOURCE, modality)
     return {f"RADLEX:{rid}": label for rid, label in labels.items()}
 
 
@@ -173,11 +203,11 @@ def _add_modalities(base: FactBase, labels: dict[str, str]) -> None:
             name = _region_name(region, labels)
             also = f" (also {', '.join(region.synonyms[:6])})" if region.synonyms else ""
             text = f"{name}{also}: anatomical location"
-            base.entity(name, region_id(region), "anatomy", text, "medgen", "")
+            base.entity(name, region_id(region), "anatomy", text, "medgen", card.name)
             for side_code in (region.left_code, region.right_code):
                 side = labels.get(side_code or "")
                 if side and side != name:
-                    base.relate(side, "part_of", name, ANATOMY_SOURCE)
+                    base.relate(side, "part_of", name, ANATOMY_SOURCE, card.name)
 
 
 def _add_finding(base: FactBase, card: FindingCard, labels: dict[str, str]) -> None:
@@ -207,9 +237,9 @@ def _add_finding(base: FactBase, card: FindingCard, labels: dict[str, str]) -> N
         fact = f"MEDGEN:measurement:{slug(measure.name)}"
         base.entity(measure.name, fact, "measurement", what, measure.source, modality)
         base.relate(card.name, "measured_by", measure.name, measure.source, modality)
-        base.relations[
-            min(card.name, measure.name), max(card.name, measure.name)
-        ].texts[modality] = [f"{card.name} is measured by the {measure.name}: expected {bounds}"]
+        base.relations[min(card.name, measure.name), max(card.name, measure.name)].texts[
+            modality
+        ] = [f"{card.name} is measured by the {measure.name}: expected {bounds}"]
     for kind, others in (
         ("implies", card.implies),
         ("excludes", card.excludes),

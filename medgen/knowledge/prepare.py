@@ -14,6 +14,7 @@ import io
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -86,7 +87,7 @@ def write_vectors() -> None:
         build(Path(folder) / "store", fact_base(), recorder, "")
     recorder([group.caption for group in bundled_cases()])
     texts = sorted(set(recorder.computed))
-    tensors = {
+    tensors: dict[str, Any] = {
         "keys": np.array([text_key(text) for text in texts], dtype=np.int64),
         "vectors": recorder(texts).astype(np.float16),
     }

@@ -28,7 +28,7 @@ from medgen.records import Fact
 from medgen.settings import settings
 
 LAYOUT = 1
-FACT_KIND = {"sign": "sign", "relation": "relation"}
+SIDES = {"left", "right", "bilateral", "both"}
 Progress = Callable[[str], None]
 
 
@@ -76,7 +76,7 @@ def custom_kg(base: FactBase) -> dict[str, list[dict[str, str]]]:
             "tgt_id": relation.b,
             "keywords": relation.kind.replace("_", " "),
             "description": "; ".join(
-                statement for texts in relation.texts.values() for statement in texts
+                dict.fromkeys(line for lines in relation.texts.values() for line in lines)
             ),
             "source_id": "",
             "file_path": relation.id,
@@ -91,13 +91,17 @@ def catalogue(base: FactBase) -> dict[str, dict[str, Any]]:
     entries: dict[str, dict[str, Any]] = {}
     for entity in base.entities.values():
         texts = dict.fromkeys(sorted(entity.modalities) or [""], entity.text)
-        kind = FACT_KIND.get(entity.kind, "term")
+        kind = "sign" if entity.kind == "sign" else "term"
         entries[entity.id] = {"kind": kind, "source": entity.source, "texts": texts}
+        if entity.kind == "anatomy" and not SIDES.isdisjoint(entity.name.split()):
+            entries[entity.id]["sided"] = True
     for relation in base.relations.values():
         texts = {modality: "; ".join(lines) for modality, lines in relation.texts.items()}
-        entry = {"kind": "relation", "source": relation.source, "texts": texts}
+        entry: dict[str, Any] = {"kind": "relation", "source": relation.source, "texts": texts}
         if relation.kind == "appears_as":
             entry["sign"] = base.entities[relation.b].id
+        elif relation.kind in ("part_of", "contained_in"):
+            entry["part"] = base.entities[relation.a].id
         entries[relation.id] = entry
     return entries
 
@@ -113,8 +117,9 @@ def fingerprint(base: FactBase, embedder: Embedder | CachedEmbedder) -> str:
 
 def default_folder() -> Path:
     """`MEDGEN_KNOWLEDGE`, else `medgen/knowledge` in the user's cache folder."""
-    if settings().knowledge is not None:
-        return settings().knowledge.expanduser().resolve()
+    chosen = settings().knowledge
+    if chosen is not None:
+        return chosen.expanduser().resolve()
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "medgen" / "knowledge"
 
@@ -148,6 +153,7 @@ def build(target: Path, base: FactBase, embedder: CachedEmbedder, mark: str) -> 
         run(rag.finalize_storages())
         (temporary / "facts.json").write_text(json.dumps(catalogue(base)), encoding="utf-8")
         (temporary / "fingerprint").write_text(mark, encoding="utf-8")
+        temporary.chmod(0o755)
         if target.exists():
             shutil.rmtree(target)
         temporary.replace(target)
@@ -238,7 +244,7 @@ class KnowledgeStore:
 
         Args:
             text: Free words; under three characters nothing is found.
-            modality: Keep only what holds in this modality (and anatomy, which holds in all).
+            modality: Keep only what holds in this modality.
             findings: Canonical finding names whose neighbourhood in the graph is looked at too.
             top_k: How many facts at most.
 
@@ -251,7 +257,7 @@ class KnowledgeStore:
             return []
         limits = relevance()
         found = run(self._search(words, list(findings), int(limits["candidates"])))
-        self._fold_into_signs(found)
+        self._fold(found, sided=not SIDES.isdisjoint(words.lower().split()))
         facts = [
             fact
             for fact_id, score in found.items()
@@ -301,12 +307,22 @@ class KnowledgeStore:
                 scores[fact_id] = max(score, scores.get(fact_id, 0.0))
         return scores
 
-    def _fold_into_signs(self, scores: dict[str, float]) -> None:
-        """A sign names its findings already: "x appears as y" would say it twice."""
+    def _fold(self, scores: dict[str, float], sided: bool) -> None:
+        """Take out what would be said twice, so that the few best facts say different things.
+
+        A sign names its findings already, so "x appears as y" joins it; where a location is found,
+        "x is part of y" goes; left and right halves go when the text asks for no side.
+        """
         for fact_id in list(scores):
-            sign = self._facts.get(fact_id, {}).get("sign")
-            if sign:
+            entry = self._facts.get(fact_id, {})
+            if sign := entry.get("sign"):
                 scores[sign] = max(scores.pop(fact_id), scores.get(sign, 0.0))
+            elif entry.get("part") in scores:
+                del scores[fact_id]
+        if not sided:
+            for fact_id in list(scores):
+                if self._facts.get(fact_id, {}).get("sided"):
+                    del scores[fact_id]
 
     def _fact(self, fact_id: str, modality: str | None, score: float) -> Fact | None:
         entry = self._facts.get(fact_id)
