@@ -122,10 +122,12 @@ def _described(finding: Finding, card: FindingCard | None, plan: Plan) -> str:
 
 
 def _unconcerned(plan: Plan) -> list[str]:
-    """Normal sentences of the regions that nothing asked for touches."""
+    """Normal sentences of the regions that nothing touches; all of them for a normal image."""
     card = modality_cards().get(plan.modality)
     if card is None:
         return []
+    if _is_whole(plan):
+        return list(card.report.normal_findings.values())
     concerned = concerned_regions(plan)
     cards = finding_cards().get(plan.modality, {})
     denied = {
