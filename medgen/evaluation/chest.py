@@ -2,7 +2,8 @@
 
 Another architecture, other seeds and other folds than the verifier's segmenter, with the same
 geometry (`medgen.measure.chest`): it measures what the generator drew, and is never consulted
-while drawing. Two members, trained on different patient folds, are averaged.
+while drawing. Its bundled members, each trained without another fold of
+patients, are averaged.
 """
 
 from __future__ import annotations
@@ -17,13 +18,11 @@ from torch import nn
 from medgen.measure.chest import cardiothoracic_ratio, implausible_lungs, lung_opacity
 from medgen.measure.segmentation import load_segmenter, probabilities
 
-MEMBERS = ("member0", "member1")
-
 
 @lru_cache
 def _members() -> tuple[nn.Module, ...]:
     folder = Path(str(resources.files("medgen.evaluation"))) / "weights" / "chest_segmenter"
-    return tuple(load_segmenter(folder / member) for member in MEMBERS)
+    return tuple(load_segmenter(member) for member in sorted(folder.glob("member*")))
 
 
 def segment(images: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ flips: the heart lies on the patient's left.
 
 from __future__ import annotations
 
+import csv
 import math
 import sys
 import time
@@ -19,9 +20,10 @@ import yaml
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medgen.data.images import load_square
 from medgen.data.splits import is_validation
 from medgen.measure.chest_masks import MaskedFilms, read_masked_films
-from medgen.measure.segmentation import SIZE, build, save_segmenter, standardise
+from medgen.measure.segmentation import SIZE, build, load_segmenter, save_segmenter, standardise
 
 
 def _uniform(count: int, low: float, high: float, generator: torch.Generator) -> Tensor:
@@ -83,6 +85,59 @@ def degrade(films: Tensor, generator: torch.Generator) -> Tensor:
     return films
 
 
+def no_films(films: Tensor, others: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Pictures that are no chest film, for which a segmenter must find nothing.
+
+    Args:
+        films: (n, 1, H, W) chest films in 0-1, whose tiles are shuffled.
+        others: (m, 1, H, W) images of other modalities in 0-1; m may be 0.
+        count: Pictures wanted.
+        generator: Source of the random numbers.
+
+    Returns:
+        (count, 1, H, W) in 0-1: other modalities, shuffled films, ramps and noise of any grain.
+    """
+    size = films.shape[-1]
+
+    def integer(low: int, high: int) -> int:
+        return int(torch.randint(low, high, (1,), generator=generator))
+
+    pictures = []
+    for _ in range(count):
+        kind = integer(0, 5)
+        if kind < 2 and len(others):
+            pictures.append(others[integer(0, len(others))])
+        elif kind == 2:
+            tile = size // (2 ** integer(2, 4))
+            tiles = films[integer(0, len(films))].unfold(1, tile, tile).unfold(2, tile, tile)
+            tiles = tiles.reshape(-1, tile * tile)
+            shuffled = tiles[torch.randperm(len(tiles), generator=generator)]
+            pictures.append(F.fold(shuffled.T[None], (size, size), tile, stride=tile)[0])
+        elif kind == 3:
+            slope = torch.rand(3, generator=generator) - 0.5
+            axis = torch.linspace(-1, 1, size)
+            pictures.append(0.5 + slope[0] * axis[None, :, None] + slope[1] * axis[None, None])
+        else:
+            grain = 2 ** integer(0, 8)
+            noise = torch.rand(1, 1, grain, grain, generator=generator)
+            pictures.append(F.interpolate(noise, size=(size, size), mode="bilinear")[0])
+    return torch.stack(pictures)
+
+
+def read_others(data: str | Path, count: int, seed: int) -> np.ndarray:
+    """Grey training images of other modalities than chest X-ray, (count, 128, 128) uint8."""
+    data = Path(data)
+    with (data / "manifest.csv").open(newline="", encoding="utf-8") as stream:
+        paths = [
+            row["path"]
+            for row in csv.DictReader(stream)
+            if row["modal"] != "Chest X-ray" and row["split"] == "train"
+        ]
+    picks = np.random.default_rng(seed).choice(len(paths), min(count, len(paths)), replace=False)
+    images = [load_square(data / paths[pick], SIZE).mean(axis=-1) for pick in picks]
+    return np.array(images, dtype=np.uint8).reshape(-1, SIZE, SIZE)
+
+
 def segmentation_loss(logits: Tensor, targets: Tensor, known: Tensor, union: Tensor) -> Tensor:
     """Cross-entropy + Dice over the annotated channels, and over the union of the lungs.
 
@@ -103,13 +158,18 @@ def segmentation_loss(logits: Tensor, targets: Tensor, known: Tensor, union: Ten
     return ((entropy + 1 - dice) * weight).sum() / weight.sum()
 
 
-def fit(films: MaskedFilms, chosen: np.ndarray, config: dict) -> nn.Module:
+def fit(
+    films: MaskedFilms, chosen: np.ndarray, config: dict, others: np.ndarray | None = None
+) -> nn.Module:
     """Train a segmenter on the chosen rows; returns the moving average of its weights.
 
     Args:
         films: All masked films.
         chosen: Row numbers to train on. Rows with an annotated heart are drawn twice as often.
-        config: `architecture`, `model`, `seed`, `steps`, `batch`, `lr`, `weight_decay`.
+        config: `architecture`, `model`, `seed`, `steps`, `batch`, `lr`, `weight_decay`;
+            optionally `start`, a folder whose weights to go on from, and `no_films`, how many
+            pictures without a chest join each batch.
+        others: (m, 128, 128) uint8 images of other modalities for those.
     """
     torch.manual_seed(config["seed"])
     draws = torch.Generator().manual_seed(config["seed"])
@@ -123,7 +183,13 @@ def fit(films: MaskedFilms, chosen: np.ndarray, config: dict) -> nn.Module:
     )
     known = torch.from_numpy(films.known[chosen]).float()
     chance = 1 + known[:, 2]
-    model = build(config).to(memory_format=torch.channels_last)
+    pool = torch.from_numpy(np.zeros((0, SIZE, SIZE), np.uint8) if others is None else others)
+    pool = pool.float()[:, None] / 255
+    empty = config.get("no_films", 0)
+    model = build(config)
+    if "start" in config:
+        model.load_state_dict(load_segmenter(config["start"]).state_dict())
+    model = model.to(memory_format=torch.channels_last)
     average = build(config).requires_grad_(False)
     average.load_state_dict(model.state_dict())
     optimizer = torch.optim.AdamW(
@@ -136,8 +202,14 @@ def fit(films: MaskedFilms, chosen: np.ndarray, config: dict) -> nn.Module:
     for step in range(1, config["steps"] + 1):
         rows = torch.multinomial(chance, config["batch"], replacement=True, generator=draws)
         warped = warp(stack[rows], draws)
+        annotated = known[rows]
+        if empty:
+            blank = torch.zeros(empty, 5, SIZE, SIZE)
+            blank[:, :1] = no_films(stack[:, :1], pool, empty, draws)
+            warped = torch.cat([warped, blank])
+            annotated = torch.cat([annotated, torch.ones(empty, annotated.shape[1])])
         logits = model(standardise(degrade(warped[:, :1], draws)))
-        loss = segmentation_loss(logits, warped[:, 1:4], known[rows], warped[:, 4:])
+        loss = segmentation_loss(logits, warped[:, 1:4], annotated, warped[:, 4:])
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -177,7 +249,8 @@ def main(path: str) -> None:
     films = read_masked_films(config["data"])
     chosen = training_rows(films, config["hold_out"])
     print(f"{len(chosen)} films, {int(films.known[chosen, 2].sum())} with a heart", flush=True)
-    model = fit(films, chosen, config)
+    others = read_others(config["data"], config.get("others", 0), config["seed"])
+    model = fit(films, chosen, config, others)
     print(f"{sum(p.numel() for p in model.parameters())} parameters")
     save_segmenter(model, config, config["out"])
 
