@@ -136,6 +136,7 @@ def test_dependencies_are_declared_for_every_import() -> None:
     names = {
         "PIL": "pillow",
         "yaml": "pyyaml",
+        "pydantic_core": "pydantic",
         "faiss": "faiss-cpu",
         "open_clip": "open_clip_torch",
         "lightrag": "lightrag-hku",
