@@ -17,6 +17,7 @@ SEARCHED_FACTS = 8
 CASES_A_FINDING = 2
 CASES_A_PLAN = 3
 MAX_SEARCH_CHARACTERS = 400
+BETWEEN_FINDINGS = ("MEDGEN:excludes:", "MEDGEN:differential-of:", "MEDGEN:implies:")
 
 
 def retrieve(plan: Plan, store: KnowledgeStore, cases: CaseIndex) -> list[Fact]:
@@ -30,8 +31,9 @@ def retrieve(plan: Plan, store: KnowledgeStore, cases: CaseIndex) -> list[Fact]:
     Returns:
         Facts without repeats: terms, relations, signs, cases in this order, within a kind by
         score, then id. What was looked up by name has score 1; what was searched for has its
-        cosine similarity and lies above the relevance floor of `relevance.yaml`. Signs of absent
-        findings are left out.
+        cosine similarity and lies above the relevance floor of `relevance.yaml`. Once findings are
+        known, signs and cases of other findings are left out: they would suggest what nobody asked
+        for. So are signs of absent findings.
     """
     facts: list[Fact | None] = [store.fact(modality_id(plan.modality), plan.modality)]
     for region in plan.regions:
@@ -43,7 +45,8 @@ def retrieve(plan: Plan, store: KnowledgeStore, cases: CaseIndex) -> list[Fact]:
             facts += _known(plan, card, finding, asked, store)
         facts += _precedents(plan, finding, cases)
     facts += _searched(plan, store)
-    facts += cases.search(plan.prompt[:MAX_SEARCH_CHARACTERS], plan.modality, CASES_A_PLAN)
+    if not plan.findings:
+        facts += cases.search(plan.prompt[:MAX_SEARCH_CHARACTERS], plan.modality, CASES_A_PLAN)
     return _ordered([fact for fact in facts if fact is not None])
 
 
@@ -63,8 +66,9 @@ def _known(
         facts += [store.fact(sign_id(plan.modality, sign), plan.modality) for sign in card.signs]
     others = (asked | set(card.implies)) - {card.name}
     for relation in store.relations(card.name, plan.modality):
-        # A finding excludes and resembles many others; only those that were asked for matter.
-        about_others = relation.id.startswith(("MEDGEN:excludes:", "MEDGEN:differential-of:"))
+        # A finding excludes, resembles and follows from many others; only those that were asked
+        # for matter, and what implies it is not implied by it.
+        about_others = relation.id.startswith(BETWEEN_FINDINGS)
         if not about_others or any(other in relation.text for other in others):
             facts.append(relation)
     return facts
@@ -74,23 +78,30 @@ def _precedents(plan: Plan, finding: Finding, cases: CaseIndex) -> list[Fact]:
     if finding.status == "absent":
         return []
     words = " ".join(filter(None, (finding.severity, finding.finding, plan.view, plan.sex)))
-    return cases.search(words, plan.modality, CASES_A_FINDING, finding.finding)
+    cards = finding_cards().get(plan.modality, {}).values()
+    kinds = {card.name for card in cards if finding.finding in card.implies}
+    return cases.search(words, plan.modality, CASES_A_FINDING, {finding.finding, *kinds})
 
 
 def _searched(plan: Plan, store: KnowledgeStore) -> list[Fact]:
-    """What the prompt's words bring up, without the signs of findings that are to be absent."""
+    """What the prompt's words bring up; of signs only those of findings that shall be seen."""
     names = [finding.finding for finding in plan.findings if finding.status != "absent"]
-    absent = [finding.finding for finding in plan.findings if finding.status == "absent"]
+    text = plan.prompt[:MAX_SEARCH_CHARACTERS]
+    found = store.query(text, plan.modality, names, SEARCHED_FACTS)
+    if not plan.findings:
+        return found
     cards = finding_cards().get(plan.modality, {})
-    unwanted = {
+    shown = {
         sign_id(plan.modality, sign)
-        for name in absent
+        for name in names
         if name in cards
         for sign in cards[name].signs
     }
-    text = plan.prompt[:MAX_SEARCH_CHARACTERS]
-    found = store.query(text, plan.modality, names, SEARCHED_FACTS)
-    return [fact for fact in found if fact.id not in unwanted]
+    return [
+        fact
+        for fact in found
+        if (fact.kind != "sign" or fact.id in shown) and not fact.id.startswith(BETWEEN_FINDINGS)
+    ]
 
 
 def _ordered(facts: list[Fact]) -> list[Fact]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib import resources
 
@@ -88,7 +89,11 @@ class CaseIndex:
         return cls(bundled_cases(), ready_vectors(embedder or default_embedder()))
 
     def search(
-        self, text: str, modality: str | None = None, k: int = 3, finding: str | None = None
+        self,
+        text: str,
+        modality: str | None = None,
+        k: int = 3,
+        finding: str | Collection[str] | None = None,
     ) -> list[Fact]:
         """The cases whose captions are nearest to a text, best first.
 
@@ -96,7 +101,7 @@ class CaseIndex:
             text: Free words.
             modality: Only cases of this modality.
             k: How many at most; cases with one caption count once.
-            finding: Only cases labelled with this canonical finding.
+            finding: Only cases labelled with this canonical finding, or with one of these.
 
         Returns:
             Facts of kind "case", none below the case floor, ordered by score, then id. The id
@@ -104,10 +109,12 @@ class CaseIndex:
         """
         import faiss
 
+        wanted = {finding} if isinstance(finding, str) else set(finding or ())
         rows = [
             row
             for row, group in enumerate(self.groups)
-            if modality in (None, group.modality) and (not finding or finding in group.findings)
+            if modality in (None, group.modality)
+            and (not wanted or not wanted.isdisjoint(group.findings))
         ]
         if not rows or k < 1 or not text.strip():
             return []

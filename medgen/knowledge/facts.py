@@ -230,7 +230,9 @@ def _add_finding(base: FactBase, card: FindingCard, labels: dict[str, str]) -> N
     if card.measure:
         measure = card.measure
         low, high = measure.abnormal if card.kind == "abnormal" else measure.normal
-        bounds = f"{'' if low is None else low}-{'' if high is None else high}"
+        bounds = f"{low} to {high}" if None not in (low, high) else f"above {low}"
+        if low is None:
+            bounds = f"below {high}"
         normal = f"{measure.normal[0]}-{measure.normal[1]}"
         holds = f"{measure.population}, {', '.join(measure.views) or 'any view'}"
         what = f"{measure.name}: measurement ({measure.unit}), normal range {normal} ({holds})"

@@ -41,6 +41,22 @@ def test_terms_relations_signs_and_cases_of_a_plan(store, cases):
     assert all(fact.score >= relevance()["floor"] for fact in facts)
 
 
+def test_nothing_that_was_not_asked_for_is_suggested(store, cases):
+    facts = retrieve(cardiomegaly_plan(), store, cases)
+    own = "cardiomegaly"
+    assert all(own in fact.text for fact in facts if fact.kind == "sign")
+    assert not [fact for fact in facts if fact.kind == "case"], "no caption carries the finding"
+    assert not [fact.text for fact in facts if fact.id.startswith("MEDGEN:implies:heart-failure")]
+    free = retrieve(cardiomegaly_plan(findings=[], regions=[]), store, cases)
+    assert {fact.kind for fact in free} >= {"sign", "case", "term"}
+
+
+def test_a_general_finding_has_its_kinds_as_cases(store, cases):
+    plan = Plan(prompt="pneumonia", modality="Chest X-ray", findings=[Finding(finding="pneumonia")])
+    texts = [fact.text for fact in retrieve(plan, store, cases) if fact.kind == "case"]
+    assert len(texts) == 2 and all("pneumonia" in text.lower() for text in texts)
+
+
 def test_order_is_fixed(store, cases):
     first = retrieve(cardiomegaly_plan(), store, cases)
     assert first == retrieve(cardiomegaly_plan(), store, cases)
