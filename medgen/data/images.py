@@ -45,7 +45,8 @@ def load_image(path: str | Path) -> Image.Image:
             if image.mode in ("I", "I;16", "I;16B", "F"):
                 values = np.asarray(image, dtype=np.float32)
                 span = float(np.ptp(values)) or 1.0
-                image = Image.fromarray(((values - values.min()) * (255.0 / span)).astype(np.uint8))
+                scaled = ((values - values.min()) * (255.0 / span)).astype(np.uint8)
+                return Image.fromarray(scaled).convert("RGB")
             return image.convert("RGB")
     except BadInput:
         raise

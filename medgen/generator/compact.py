@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -163,7 +164,7 @@ class CompactGenerator:
         return (self.autoencoder.encode(images) - self.mean) / self.std
 
 
-def _load(kind: type, folder: Path):
+def _load(kind: Any, folder: Path) -> Any:
     return kind.from_pretrained(folder, use_safetensors=True).float().eval()
 
 

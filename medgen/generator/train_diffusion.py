@@ -206,7 +206,7 @@ def train(config: dict[str, Any]) -> None:
         arrays["held_out"] = encode_latents(
             autoencoder, images, [int(r["index"]) for r in held_out], None
         )
-        np.savez(cache, **arrays)
+        np.savez(cache, allow_pickle=False, **arrays)
     arrays = dict(np.load(cache))
     copies = np.stack([arrays[f"train{n}"] for n in range(config["augmented_copies"] + 1)])
     flat = torch.from_numpy(copies[0].astype(np.float32))
