@@ -27,7 +27,7 @@ def auc_interval(
     q1, q2 = bounded / (2 - bounded), 2 * bounded**2 / (1 + bounded)
     variance = bounded * (1 - bounded) + (n - 1) * (q1 - bounded**2) + (m - 1) * (q2 - bounded**2)
     width = float(norm.ppf(0.5 + level / 2)) * np.sqrt(max(variance, 0.0) / (n * m))
-    return max(0.0, area - width), min(1.0, area + width)
+    return float(max(0.0, area - width)), float(min(1.0, area + width))
 
 
 def share_interval(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
@@ -37,7 +37,7 @@ def share_interval(successes: int, trials: int, level: float = 0.95) -> tuple[fl
     scale = 1 + z * z / trials
     centre = (share + z * z / (2 * trials)) / scale
     width = z * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2)) / scale
-    return max(0.0, centre - width), min(1.0, centre + width)
+    return float(max(0.0, centre - width)), float(min(1.0, centre + width))
 
 
 def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 10) -> float:

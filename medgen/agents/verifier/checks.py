@@ -1,0 +1,283 @@
+"""The checks on findings: each measures one thing about one finding, or abstains and says why.
+
+A check gives a probability that the image is as asked; thresholds, errors and figures come from
+cards (data files), never from here. Checks see the plan made from the user's words and nothing
+of what the generator was told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from scipy.special import expit
+from scipy.stats import norm
+
+from medgen.agents.verifier.cards import opacity_card, reader_card, rules
+from medgen.agents.verifier.evidence import Evidence
+from medgen.knowledge.cards import finding_cards
+from medgen.measure.chest import cardiothoracic_limits
+from medgen.records import Correction, Finding, Measurement, Plan
+
+Range = tuple[float | None, float | None]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A check's answer: what it measured, how likely the image is as asked, and what to change.
+
+    `weight` is how much its probability counts beside other members', 0-1.
+    """
+
+    measurements: list[Measurement]
+    probability: float
+    weight: float
+    corrections: list[Correction] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Abstain:
+    """A check's answer when it cannot measure, with the reason."""
+
+    check: str
+    reason: str
+
+
+class Check(Protocol):
+    """One member of the panel."""
+
+    name: str
+
+    def covers(self, modality: str, finding: str) -> bool:
+        """Whether this member is registered for a finding of a modality."""
+
+    def judge(self, evidence: Evidence, finding: Finding, plan: Plan) -> Measured | Abstain:
+        """Measure one image against one asked finding whose status is present or absent."""
+
+
+def sign_of(finding: str, modality: str) -> str:
+    """How the finding looks, in the knowledge base's first words, or its name."""
+    card = finding_cards().get(modality, {}).get(finding)
+    return card.signs[0] if card else finding
+
+
+class CardiothoracicCheck:
+    """Heart size by the cardiothoracic ratio; adult PA films only."""
+
+    name = "cardiothoracic ratio"
+
+    def covers(self, modality: str, finding: str) -> bool:
+        """Chest X-ray findings listed under `cardiothoracic_ratio` in the rules."""
+        return modality == "Chest X-ray" and finding in rules().cardiothoracic_ratio.enlarged
+
+    def judge(self, evidence: Evidence, finding: Finding, plan: Plan) -> Measured | Abstain:
+        """Compare the ratio with the limit of the view and the age group."""
+        card = rules().cardiothoracic_ratio
+        view, age_group = plan.view or "PA", plan.age_group or "adult"
+        limits = cardiothoracic_limits(view, age_group)
+        if limits is None or limits[0] is None:
+            return Abstain(self.name, f"the ratio does not tell heart size on {view} films of {age_group}s")
+        measured = evidence.chest
+        if measured.ratio is None:
+            return Abstain(self.name, measured.reason or "heart or lungs not found")
+        ratio, limit = measured.ratio, limits[0]
+        enlarged = card.enlarged[finding.finding] == (finding.status == "present")
+        expected: Range = (limit, None) if enlarged else (None, limit)
+        aim = card.target_enlarged if enlarged else card.target_normal
+        if enlarged and finding.severity is not None:
+            grade = card.severity[finding.severity]
+            expected = (grade.low, grade.high)
+            aim = grade.target
+        probability = _inside(ratio, expected, card.error)
+        measurement = Measurement(
+            name="cardiothoracic_ratio",
+            value=round(ratio, 4),
+            unit="ratio",
+            expected=expected,
+            check=self.name,
+            accuracy=card.accuracy,
+        )
+        corrections = []
+        if probability < rules().confirm:
+            corrections.append(_ratio_correction(finding, ratio, expected, aim))
+        return Measured([measurement], probability, card.weight, corrections)
+
+
+def _ratio_correction(finding: Finding, ratio: float, expected: Range, aim: float) -> Correction:
+    low, high = expected
+    bounds = " and ".join(
+        [f"> {low:.2f}"] * (low is not None) + [f"<= {high:.2f}"] * (high is not None)
+    )
+    asked = f"{finding.severity} {finding.finding}" if finding.severity else finding.finding
+    if finding.status == "absent":
+        asked = f"no {finding.finding}"
+    change = aim / ratio - 1
+    verb = "enlarge" if change > 0 else "reduce"
+    return Correction(
+        finding=finding.finding,
+        text=f"cardiothoracic ratio {ratio:.2f}, {asked} needs {bounds}: {verb} the cardiac "
+        f"silhouette by about {max(1, round(abs(change) * 100))} %",
+        quantity="cardiothoracic_ratio",
+        measured=round(ratio, 4),
+        target=aim,
+    )
+
+
+def _inside(value: float, expected: Range, error: float) -> float:
+    """Probability that the true value lies in a range, given a normal measuring error."""
+    low = 0.0 if expected[0] is None else float(norm.cdf((expected[0] - value) / error))
+    high = 1.0 if expected[1] is None else float(norm.cdf((expected[1] - value) / error))
+    return max(0.0, high - low)
+
+
+class OpacityCheck:
+    """Lung opacity by side, for findings that make a lung denser."""
+
+    name = "lung opacity"
+
+    def covers(self, modality: str, finding: str) -> bool:
+        """Chest X-ray findings listed under `opacity` in the rules."""
+        return modality == "Chest X-ray" and finding in rules().opacity.opaque
+
+    def judge(self, evidence: Evidence, finding: Finding, plan: Plan) -> Measured | Abstain:
+        """Compare each lung's density with films of the same population, with and without."""
+        population = evidence.population(plan)
+        card = opacity_card().populations[population]
+        if not card.measurable:
+            return Abstain(self.name, card.reason or "not measurable")
+        measured = evidence.chest
+        right, left = measured.opacity_right, measured.opacity_left
+        if right is None or left is None:
+            return Abstain(self.name, measured.reason or "lungs not found")
+        opaque = rules().opacity.opaque[finding.finding] == (finding.status == "present")
+        values = {"right": right, "left": left}
+        sides = [finding.side] if finding.side in values else list(values)
+        chance = {side: float(expit(card.intercept + card.slope * v)) for side, v in values.items()}
+        if not opaque:
+            probability = min(1 - chance[side] for side in sides)
+        elif finding.side == "bilateral":
+            probability = min(chance.values())
+        else:
+            probability = max(chance[side] for side in sides)
+        expected: Range = (card.opaque_from, None) if opaque else (None, card.clear_to)
+        measurements = [
+            Measurement(
+                name=f"opacity_{side}",
+                value=round(value, 4),
+                unit="0 air - 1 soft tissue",
+                expected=expected if side in sides else None,
+                check=self.name,
+                accuracy=card.accuracy,
+            )
+            for side, value in values.items()
+        ]
+        corrections: list[Correction] = []
+        asked = f"{finding.side or ''} {finding.finding}".strip()
+        if opaque and finding.side in ("right", "left"):
+            other = "left" if finding.side == "right" else "right"
+            excess = values[other] - values[finding.side]
+            if excess > rules().opacity.wrong_side and chance[other] > probability:
+                probability = min(probability, 1 - chance[other])
+                corrections.append(
+                    Correction(
+                        finding=finding.finding,
+                        text=f"the {other} lung is denser ({values[other]:.2f}) than the "
+                        f"{finding.side} ({values[finding.side]:.2f}), {asked} asked: clear the "
+                        f"{other} lung",
+                        quantity=f"opacity_{other}",
+                        measured=round(values[other], 4),
+                        target=card.clear_target,
+                    )
+                )
+        if probability < rules().confirm:
+            corrections += self._corrections(finding, values, sides, opaque, card, asked)
+        return Measured(measurements, probability, card.weight, corrections)
+
+    @staticmethod
+    def _corrections(
+        finding: Finding,
+        values: dict[str, float],
+        sides: list[str],
+        opaque: bool,
+        card: object,
+        asked: str,
+    ) -> list[Correction]:
+        from medgen.agents.verifier.cards import PopulationOpacity
+
+        assert isinstance(card, PopulationOpacity)
+        if finding.status == "absent":
+            asked = f"no {asked}"
+        if opaque and finding.side is None:
+            sides = [max(values, key=values.__getitem__)]
+        limit = card.opaque_from if opaque else card.clear_to
+        target = card.opaque_target if opaque else card.clear_target
+        wrong = [side for side in sides if (values[side] < limit) == opaque]
+        verb = "make the {} lung denser, {}" if opaque else "clear the {} lung, {}"
+        return [
+            Correction(
+                finding=finding.finding,
+                text=f"{side} lung opacity {values[side]:.2f}, {asked} needs "
+                f"{'>=' if opaque else '<='} {limit:.2f}: "
+                + verb.format(side, f"to about {target:.2f}"),
+                quantity=f"opacity_{side}",
+                measured=round(values[side], 4),
+                target=target,
+            )
+            for side in wrong
+        ]
+
+
+class ReaderCheck:
+    """Finding classifiers: the reader's calibrated probabilities, where its card lets them count."""
+
+    name = "finding classifier"
+
+    def covers(self, modality: str, finding: str) -> bool:
+        """Findings that the reader's card lists."""
+        return finding in reader_card().findings.get(modality, {})
+
+    def judge(self, evidence: Evidence, finding: Finding, plan: Plan) -> Measured | Abstain:
+        """Ask the head that was trained on films of this population."""
+        entries = reader_card().findings[plan.modality][finding.finding]
+        if any(entry.population for entry in entries):
+            population = evidence.population(plan)
+            entries = [entry for entry in entries if entry.population == population]
+            if not entries:
+                return Abstain(self.name, f"not trained for {finding.finding} on films of {population}s")
+        entry = entries[0]
+        if not entry.measurable:
+            return Abstain(self.name, entry.reason or "not measurable")
+        classes = evidence.reading.heads[entry.head]
+        shown = sum(classes[name] for name in entry.shows)
+        present = finding.status == "present"
+        probability = shown if present else 1 - shown
+        measurement = Measurement(
+            name=f"probability of {finding.finding}",
+            value=round(shown, 4),
+            unit="probability",
+            expected=(rules().confirm, None) if present else (None, round(1 - rules().confirm, 4)),
+            check=f"{self.name} ({entry.head})",
+            accuracy=entry.accuracy,
+        )
+        corrections = []
+        if probability < rules().confirm:
+            corrections.append(_reading_correction(finding, plan.modality, classes, entry.shows, shown))
+        return Measured([measurement], probability, entry.weight, corrections)
+
+
+def _reading_correction(
+    finding: Finding, modality: str, classes: dict[str, float], shows: list[str], shown: float
+) -> Correction:
+    if finding.status == "absent":
+        text = (
+            f"read as {finding.finding} ({shown:.2f}), none asked: remove "
+            f"{sign_of(finding.finding, modality)}"
+        )
+    else:
+        others = {name: p for name, p in classes.items() if name not in shows}
+        seen = max(others, key=others.__getitem__)
+        text = (
+            f"read as {seen} ({others[seen]:.2f}), {finding.finding} asked ({shown:.2f}): show "
+            f"{sign_of(finding.finding, modality)}"
+        )
+    return Correction(finding=finding.finding, text=text)
