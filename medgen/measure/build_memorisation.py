@@ -89,7 +89,7 @@ def build(table: str, images: str, out: Path = WEIGHTS) -> None:
     matrix, mean = projection(low[kept])
     vectors = (low - mean) @ matrix
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
-    modalities = sorted(set(modality))
+    modalities = sorted({row["modal"] for row in rows})
 
     def index_of(wanted: np.ndarray) -> MemorisationIndex:
         part = {m: np.flatnonzero(wanted & (modality == m)) for m in modalities}

@@ -13,7 +13,7 @@ from typing import Protocol
 from scipy.special import expit
 from scipy.stats import norm
 
-from medgen.agents.verifier.cards import opacity_card, reader_card, rules
+from medgen.agents.verifier.cards import PopulationOpacity, opacity_card, reader_card, rules
 from medgen.agents.verifier.evidence import Evidence
 from medgen.knowledge.cards import finding_cards
 from medgen.measure.chest import cardiothoracic_limits
@@ -61,6 +61,10 @@ def sign_of(finding: str, modality: str) -> str:
     return card.signs[0] if card else finding
 
 
+def _films(group: str) -> str:
+    return {"child": "children", "adult": "adults"}[group]
+
+
 class CardiothoracicCheck:
     """Heart size by the cardiothoracic ratio; adult PA films only."""
 
@@ -76,7 +80,7 @@ class CardiothoracicCheck:
         view, age_group = plan.view or "PA", plan.age_group or "adult"
         limits = cardiothoracic_limits(view, age_group)
         if limits is None or limits[0] is None:
-            return Abstain(self.name, f"the ratio does not tell heart size on {view} films of {age_group}s")
+            return Abstain(self.name, f"the ratio does not tell heart size on {view} films of {_films(age_group)}")
         measured = evidence.chest
         if measured.ratio is None:
             return Abstain(self.name, measured.reason or "heart or lungs not found")
@@ -199,12 +203,9 @@ class OpacityCheck:
         values: dict[str, float],
         sides: list[str],
         opaque: bool,
-        card: object,
+        card: PopulationOpacity,
         asked: str,
     ) -> list[Correction]:
-        from medgen.agents.verifier.cards import PopulationOpacity
-
-        assert isinstance(card, PopulationOpacity)
         if finding.status == "absent":
             asked = f"no {asked}"
         if opaque and finding.side is None:
@@ -243,7 +244,7 @@ class ReaderCheck:
             population = evidence.population(plan)
             entries = [entry for entry in entries if entry.population == population]
             if not entries:
-                return Abstain(self.name, f"not trained for {finding.finding} on films of {population}s")
+                return Abstain(self.name, f"not trained for {finding.finding} on films of {_films(population)}")
         entry = entries[0]
         if not entry.measurable:
             return Abstain(self.name, entry.reason or "not measurable")

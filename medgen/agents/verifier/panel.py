@@ -101,7 +101,7 @@ class Panel:
                 f"too close to a training image (distance {nearest.distance:.3f}, nearer than "
                 f"{100 - nearest.percentile:.1f} % of real held-out images)"
             )
-        judged = [self._judge(evidence, finding, plan) for finding in plan.findings]
+        judged = [judge(evidence, finding, plan, self._checks) for finding in plan.findings]
         abstentions += [line for one in judged for line in one.abstentions]
         margin = self._alignment(image, plan)
         if margin is None:
@@ -131,48 +131,6 @@ class Panel:
         head = next(head for head in self._reader.heads if head.name == MODALITY)
         return list(head.labels.values())
 
-    def _judge(self, evidence: Evidence, finding: Finding, plan: Plan) -> Judged:
-        asked = finding.model_copy(
-            update={"verdict": "abstain", "confidence": None, "measurements": []}
-        )
-        if finding.status not in ("present", "absent"):
-            line = f"{finding.finding}: asked as {finding.status}, which no image shows"
-            return Judged(asked, 0.5, [], [line])
-        members = [check for check in self._checks if check.covers(plan.modality, finding.finding)]
-        if not members:
-            return Judged(asked, 0.5, [], [f"{finding.finding}: no check for it in {plan.modality}"])
-        answers = [member.judge(evidence, finding, plan) for member in members]
-        abstentions = [
-            f"{finding.finding}: {answer.check}: {answer.reason}"
-            for answer in answers
-            if isinstance(answer, Abstain)
-        ]
-        measured = [answer for answer in answers if isinstance(answer, Measured)]
-        if not measured:
-            return Judged(asked, 0.5, [], abstentions)
-        abstentions += _unmeasured_parts(finding, measured)
-        probability = pool(measured)
-        verdict, confidence = "abstain", None
-        if probability >= rules().confirm:
-            verdict, confidence = "confirmed", probability
-        elif probability <= rules().contradict:
-            verdict, confidence = "contradicted", 1 - probability
-        else:
-            abstentions.append(f"{finding.finding}: within measuring error ({probability:.2f})")
-        asked = asked.model_copy(
-            update={
-                "verdict": verdict,
-                "confidence": None if confidence is None else round(confidence, 4),
-                "measurements": [m for answer in measured for m in answer.measurements],
-            }
-        )
-        corrections = (
-            []
-            if verdict == "confirmed"
-            else [correction for answer in measured for correction in answer.corrections]
-        )
-        return Judged(asked, probability, corrections, abstentions)
-
     @staticmethod
     def _alignment(image: np.ndarray, plan: Plan) -> Measurement | None:
         for finding in plan.findings:
@@ -185,6 +143,63 @@ class Panel:
             ):
                 return alignment(image, concept.text, concept.contrasts, concept.accuracy)
         return None
+
+
+def judge(
+    evidence: Evidence, finding: Finding, plan: Plan, checks: Sequence[Check]
+) -> Judged:
+    """One asked finding against one image: every registered check answers, the answers are pooled.
+
+    Args:
+        evidence: The image.
+        finding: As asked; its own verdict and measurements are ignored.
+        plan: The plan it belongs to.
+        checks: All members; those that do not cover the finding are not asked.
+
+    Returns:
+        The finding with its verdict, the pooled probability that it is as asked (0.5 when all
+        abstain), corrections unless confirmed, and what could not be measured.
+    """
+    asked = finding.model_copy(
+        update={"verdict": "abstain", "confidence": None, "measurements": []}
+    )
+    if finding.status not in ("present", "absent"):
+        line = f"{finding.finding}: asked as {finding.status}, which no image shows"
+        return Judged(asked, 0.5, [], [line])
+    members = [check for check in checks if check.covers(plan.modality, finding.finding)]
+    if not members:
+        return Judged(asked, 0.5, [], [f"{finding.finding}: no check for it in {plan.modality}"])
+    answers = [member.judge(evidence, finding, plan) for member in members]
+    abstentions = [
+        f"{finding.finding}: {answer.check}: {answer.reason}"
+        for answer in answers
+        if isinstance(answer, Abstain)
+    ]
+    measured = [answer for answer in answers if isinstance(answer, Measured)]
+    if not measured:
+        return Judged(asked, 0.5, [], abstentions)
+    abstentions += _unmeasured_parts(finding, measured)
+    probability = pool(measured)
+    verdict, confidence = "abstain", None
+    if probability >= rules().confirm:
+        verdict, confidence = "confirmed", probability
+    elif probability <= rules().contradict:
+        verdict, confidence = "contradicted", 1 - probability
+    else:
+        abstentions.append(f"{finding.finding}: within measuring error ({probability:.2f})")
+    asked = asked.model_copy(
+        update={
+            "verdict": verdict,
+            "confidence": None if confidence is None else round(confidence, 4),
+            "measurements": [m for answer in measured for m in answer.measurements],
+        }
+    )
+    corrections = (
+        []
+        if verdict == "confirmed"
+        else [correction for answer in measured for correction in answer.corrections]
+    )
+    return Judged(asked, probability, corrections, abstentions)
 
 
 def pool(answers: Sequence[Measured]) -> float:
