@@ -38,7 +38,7 @@ from medgen.agents.state import (
 from medgen.data.images import load_image, save_synthetic_png, write_atomic
 from medgen.errors import BadInput, MedgenError
 from medgen.graphs.collaborators import Collaborators
-from medgen.graphs.outcome import outcome_report
+from medgen.graphs.outcome import run_report
 from medgen.graphs.run_folder import (
     CANDIDATES,
     REPORT,
@@ -309,6 +309,6 @@ def record(state: AgentState, minds: Collaborators) -> Step:
         except BadInput as error:
             raise MedgenError(f"run {state['run_id']} lost its candidate: {error}") from error
         written.append(str(save_synthetic_png(path, pixels, tags)))
-    text = report.render_markdown(plan, _facts(state)) + outcome_report(state)
+    text = run_report(state, report.render_markdown(plan, _facts(state)))
     written.append(str(write_atomic(folder / REPORT, text)))
     return Step({}, [choice["best"] for choice in state["choices"]], {"files": written})

@@ -12,7 +12,7 @@ from PIL import Image
 
 from medgen.agents.selector import critique_of
 from medgen.agents.state import AgentState, Choice, candidates_of, seconds_spent
-from medgen.data.images import load_image
+from medgen.data.images import SYNTHETIC_NOTICE, load_image
 from medgen.graphs.run_folder import TRACE_LINES, image_path
 from medgen.records import (
     Candidate,
@@ -149,8 +149,29 @@ def _findings_table(findings: list[Finding]) -> list[str]:
     return lines
 
 
-def outcome_report(state: AgentState) -> str:
-    """What was measured on each image and what was decided, as Markdown sections."""
+def _decided(choices: list[Choice]) -> str:
+    rejected = [choice for choice in choices if choice.decision != "accept"]
+    if not rejected:
+        return "**Accepted**: the image shows what was asked, as far as it was measured."
+    if len(choices) == 1:
+        return f"**Rejected: best candidate.** {_cell(rejected[0].why)}."
+    return f"**Rejected: {len(rejected)} of {len(choices)} images are best candidates only.**"
+
+
+def run_report(state: AgentState, planned: str) -> str:
+    """The whole report: what was decided, the plan's report, and what was measured.
+
+    Args:
+        state: With every image settled.
+        planned: The plan as Markdown, its first line a title.
+    """
+    choices = [Choice.model_validate(dumped) for dumped in state["choices"]]
+    title, _, rest = planned.partition("\n")
+    head = [title, "", SYNTHETIC_NOTICE, "", _decided(choices), ""]
+    return "\n".join(head) + rest.rstrip() + "\n" + _measured(state)
+
+
+def _measured(state: AgentState) -> str:
     results = _results(state)
     lines = ["", "## What was measured", ""]
     choices = [Choice.model_validate(dumped) for dumped in state["choices"]]

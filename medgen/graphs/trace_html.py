@@ -166,6 +166,7 @@ def _environment() -> Environment:
         phrase=phrase,
         expected=expected_range,
         gauge=gauge,
+        words=lambda name: name.replace("_", " "),
         number=lambda value: f"{value:.3g}",
         pretty=lambda value: json.dumps(value, ensure_ascii=False, indent=1),
     )

@@ -29,11 +29,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "graphs"))
 
 from phantom import phantom_collaborators
 
+from medgen.agents import parser
 from medgen.graphs import agent as agent_module
 from medgen.graphs import nodes
 from medgen.graphs.agent import Agent
 from medgen.graphs.collaborators import Collaborators, shared_collaborators
-from medgen.graphs.outcome import RunResult
+from medgen.records import Request
 
 traced = agent_module.traced
 save_candidate = nodes.save_synthetic_png
@@ -72,7 +73,7 @@ def kill_at(step: int, when: str) -> None:
     nodes.save_synthetic_png = save_then_die
 
 
-def in_child(work: Callable[[], None]) -> int:
+def in_child(work: Callable[[], object]) -> int:
     """Run something in a forked process; its wait status."""
     sys.stdout.flush()
     child = os.fork()
@@ -86,7 +87,7 @@ def in_child(work: Callable[[], None]) -> int:
     return os.waitpid(child, 0)[1]
 
 
-def digests(run: RunResult | Any) -> list[str]:
+def digests(run: dict[str, Any]) -> list[str]:
     return [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in run["images"]]
 
 
@@ -108,9 +109,15 @@ def main() -> None:
         run = Agent(collaborators).run(resume=out)
         (out / "answer.json").write_text(run.model_dump_json())
 
-    # Loaded before forking, so that each process starts with everything warm.
-    _ = (collaborators.generator, collaborators.panel, collaborators.store, collaborators.cases)
-    Agent(collaborators).plan(given.prompt)
+    # Imported and loaded before forking, so that each process starts warm; but the store, which
+    # belongs to the process that opened it, is only built, by a child.
+    import lightrag.lightrag
+    import torch
+
+    torch.set_num_threads(1)
+    _ = (collaborators.generator, collaborators.panel, collaborators.cases, lightrag)
+    parser.parse(Request(prompt=given.prompt))
+    assert in_child(lambda: [collaborators.store]) == 0
     unbroken = given.folder / "unbroken"
     assert in_child(lambda: draw(unbroken)) == 0
     whole = json.loads((unbroken / "answer.json").read_text())

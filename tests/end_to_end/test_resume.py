@@ -38,12 +38,16 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     if not hasattr(os, "fork"):
         pytest.skip("this platform cannot fork")
     folder = tmp_path_factory.mktemp("resume")
-    one_thread = {"OMP_NUM_THREADS": "1", "MEDGEN_THREADS": "1"}
+    own = {
+        "OMP_NUM_THREADS": "1",
+        "MEDGEN_THREADS": "1",
+        "MEDGEN_KNOWLEDGE": str(folder / "knowledge"),
+    }
     answer = subprocess.run(
         [sys.executable, str(DRIVER), str(folder)],
         capture_output=True,
         text=True,
-        env={**os.environ, **one_thread},
+        env={**os.environ, **own},
         check=False,
     )
     assert answer.returncode == 0, answer.stderr

@@ -16,6 +16,16 @@ from medgen.graphs.agent import Agent
 from medgen.settings import settings
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_knowledge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The store of these tests lies in a folder of theirs, not in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDGEN_KNOWLEDGE", str(tmp_path_factory.mktemp("knowledge")))
+        settings.cache_clear()
+        yield
+    settings.cache_clear()
+
+
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder, not there yet, that receives runs."""

@@ -8,11 +8,14 @@ the ratio back from the pixels. Real enough for the loop to have something to co
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property, lru_cache
 
 import numpy as np
 
 from medgen.data.images import load_image
 from medgen.graphs.collaborators import Collaborators
+from medgen.knowledge.cases import CaseIndex
+from medgen.knowledge.store import KnowledgeStore
 from medgen.records import (
     Conditioning,
     Correction,
@@ -37,7 +40,8 @@ class PhantomGenerator:
     fingerprint = "0123456789abcdef" * 4
     modalities: tuple[str, ...] = ("Chest X-ray",)
 
-    def __init__(self) -> None:
+    def __init__(self, noise: float = NOISE) -> None:
+        self.noise = noise
         self.batches: list[list[Conditioning]] = []
 
     def sample(self, conditionings: Sequence[Conditioning]) -> np.ndarray:
@@ -48,7 +52,7 @@ class PhantomGenerator:
         noise = np.random.default_rng(told.seed)
         words = 0.43 + 0.02 * told.prompt.lower().count("cardiomegaly")
         asked = float(told.structured.get("cardiothoracic_ratio", words))
-        ratio = 0.43 + RESPONSE * (asked - 0.43) + noise.uniform(-NOISE, NOISE)
+        ratio = 0.43 + RESPONSE * (asked - 0.43) + noise.uniform(-self.noise, self.noise)
         rows, columns = np.mgrid[:SIZE, :SIZE]
         film = np.full((SIZE, SIZE), 120.0)
         film[:, : THORAX[0]] = film[:, THORAX[1] :] = 200
@@ -130,7 +134,31 @@ class PhantomPanel:
         )
 
 
-def phantom_collaborators(**given: object) -> Collaborators:
-    """Phantom generator and panel; the knowledge is the project's own unless given."""
-    defaults: dict[str, object] = {"generator": PhantomGenerator(), "panel": PhantomPanel()}
-    return Collaborators(**{**defaults, **given})  # type: ignore[arg-type]
+@lru_cache
+def knowledge_store() -> KnowledgeStore:
+    """The project's own store, once a process; `MEDGEN_KNOWLEDGE` says where."""
+    return KnowledgeStore.open()
+
+
+@lru_cache
+def case_index() -> CaseIndex:
+    """The project's own cases, once a process."""
+    return CaseIndex.load()
+
+
+class PhantomCollaborators(Collaborators):
+    """Phantom generator and panel; the knowledge is the project's own."""
+
+    @cached_property
+    def store(self) -> KnowledgeStore:
+        return knowledge_store()
+
+    @cached_property
+    def cases(self) -> CaseIndex:
+        return case_index()
+
+
+def phantom_collaborators(
+    generator: PhantomGenerator | None = None, panel: PhantomPanel | None = None
+) -> Collaborators:
+    return PhantomCollaborators(generator or PhantomGenerator(), panel or PhantomPanel())
