@@ -68,7 +68,7 @@ def bit_mask_structures(bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         elif left.sum() < 0.1 * right.sum():
             left = opacity & ~right & (columns >= midline)
     structures = np.stack([right, left, heart])
-    return structures, structures.any(axis=(1, 2))
+    return structures, np.asarray(structures.any(axis=(1, 2)))
 
 
 def binary_mask_structures(lungs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -95,7 +95,7 @@ def main(path: str) -> None:
     rows: list[dict[str, float | str]] = []
     for fold in range(config["folds"]):
         folder = out / f"fold{fold}"
-        held = np.nonzero(folds == fold)[0]
+        held = [int(row) for row in np.nonzero(folds == fold)[0]]
         if not (folder / "segmenter.safetensors").is_file():
             seeded = {**config, "seed": config["seed"] + fold}
             save_segmenter(fit(films, np.nonzero(folds != fold)[0], seeded), seeded, folder)

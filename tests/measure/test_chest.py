@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from medgen.errors import BadInput
+from medgen.evaluation import chest as evaluation_chest
 from medgen.measure.chest import (
     ChestSegmenter,
     bundled_segmenter,
@@ -158,7 +159,8 @@ def test_limits_hold_only_where_they_were_set(view, age_group, expected):
 def test_abstains_on_blank_and_noise():
     noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
     ramp = np.repeat(np.linspace(0, 255, 256, dtype=np.uint8)[None, :, None], 256, axis=0)
-    films = np.stack([np.zeros_like(noise), noise, np.repeat(ramp, 3, axis=-1)])
+    coarse = np.kron(noise[:8, :8], np.ones((32, 32, 1), dtype=np.uint8))
+    films = np.stack([np.zeros_like(noise), noise, coarse, np.repeat(ramp, 3, axis=-1)])
     for measured in measure_chest(films):
         assert measured.ratio is None
         assert measured.opacity_right is None
@@ -211,8 +213,21 @@ def test_films_of_other_shapes_are_bad_input(shape):
 
 def test_architectures_keep_shape_and_size():
     assert set(ARCHITECTURES) == {"unet", "dilated_residual"}
-    for model in (bundled_segmenter()._model,):
+    models = [
+        build({"architecture": "unet", "model": {"widths": [16, 32]}}),
+        build(
+            {
+                "architecture": "dilated_residual",
+                "model": {"width": 16, "dilations": [1, 2], "decoder": [16, 8]},
+            }
+        ),
+    ]
+    for model in models:
+        assert model(torch.zeros(2, 1, 128, 128)).shape == (2, 3, 128, 128)
+    bundled = [bundled_segmenter()._model, *evaluation_chest._members()]
+    for model in bundled:
         assert sum(value.numel() for value in model.parameters()) <= 700_000
+    assert len({type(model) for model in bundled}) == 2
 
 
 def test_warp_moves_film_and_mask_together():
@@ -268,3 +283,11 @@ def test_square_mask_keeps_labels():
     squared = square_mask(Image.fromarray(labels), 128)
     assert set(np.unique(squared)) <= {0, 5, 21}
     assert not squared[:24].any() and squared[26:100].any()
+
+
+def test_evaluation_abstains_on_blank_and_has_its_own_weights():
+    films = np.zeros((2, 256, 256, 3), dtype=np.uint8)
+    assert evaluation_chest.cardiothoracic_ratios(films) == [None, None]
+    assert evaluation_chest.lung_opacities(films) == [None, None]
+    noise = np.random.default_rng(4).integers(0, 256, (1, 256, 256, 3), dtype=np.uint8)
+    assert not np.allclose(evaluation_chest.segment(noise), bundled_segmenter().segment(noise))
