@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
 from medgen.agents.state import AgentState
-from medgen.errors import BadInput
+from medgen.errors import BadInput, MedgenError
 from medgen.graphs import nodes
 from medgen.graphs.collaborators import Collaborators, shared_collaborators
 from medgen.graphs.outcome import RunResult, conclude
@@ -168,6 +168,7 @@ class Agent:
 
         Raises:
             BadInput: The request, folder or run cannot be used; a new run then leaves nothing.
+            MedgenError: The run stopped on an error; it can be resumed.
         """
         if resume is not None:
             folder = RunFolder.open(resume, out)
@@ -191,11 +192,21 @@ class Agent:
             )
             folder = RunFolder.create(request, out)
         try:
-            state = self._drive(folder, on_start, on_event)
+            return self._finish(folder, self._drive(folder, on_start, on_event))
         except BadInput:
             if resume is None:
                 folder.discard()
             raise
+        except MedgenError:
+            raise
+        except Exception as error:
+            raise MedgenError(
+                f"run {folder.run_id} stopped ({type(error).__name__}: {error}): "
+                f"go on with --resume {folder.path if out is not None else folder.run_id}"
+            ) from error
+
+    @staticmethod
+    def _finish(folder: RunFolder, state: AgentState) -> RunResult:
         result = conclude(state)
         events = [TraceEvent.model_validate(event) for event in state["events"]]
         folder.write_trace(events, trace_page(state, result))

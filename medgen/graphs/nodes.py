@@ -35,7 +35,7 @@ from medgen.agents.state import (
     noise_seed,
     seconds_spent,
 )
-from medgen.data.images import load_image, save_synthetic_png, write_atomic
+from medgen.data.images import load_image, save_synthetic_png, square, write_atomic
 from medgen.errors import BadInput, MedgenError
 from medgen.graphs.collaborators import Collaborators
 from medgen.graphs.outcome import run_report
@@ -227,7 +227,8 @@ def verify(state: AgentState, minds: Collaborators) -> Step:
     for candidate in candidates:
         if candidate.round != state["round"]:
             continue
-        pixels = np.asarray(load_image(candidate.image))
+        image = load_image(candidate.image)
+        pixels = np.asarray(square(image, max(image.size)))
         critique = minds.panel.verify(pixels, plan, generated=True)
         candidate.critique = critique
         verdicts[candidate.id] = {

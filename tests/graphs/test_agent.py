@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,10 +19,10 @@ from PIL import Image
 
 from medgen.agents.state import noise_seed
 from medgen.data.images import SYNTHETIC_NOTICE
-from medgen.errors import BadInput
+from medgen.errors import BadInput, MedgenError
 from medgen.graphs.agent import Agent, build
 from medgen.graphs.collaborators import Collaborators
-from medgen.records import Run, TraceEvent
+from medgen.records import Conditioning, Critique, Plan, Run, TraceEvent
 
 PROMPT = "cardiomegaly, chest X-ray"
 PATH = [
@@ -189,6 +190,20 @@ def test_what_cannot_be_measured_is_not_accepted(agent: Agent) -> None:
     assert run.rounds == 2
 
 
+def test_pictures_that_are_not_square_are_squared_for_the_verifier(runs: Path) -> None:
+    class Wide(PhantomGenerator):
+        def sample(self, conditionings: Sequence[Conditioning]) -> np.ndarray:
+            return np.pad(super().sample(conditionings), ((0, 0), (0, 0), (32, 32), (0, 0)))
+
+    class Sees(PhantomPanel):
+        def verify(self, image: np.ndarray, plan: Plan, generated: bool = True) -> Critique:
+            assert image.shape == (192, 192, 3)
+            return super().verify(image[32:-32, 32:-32], plan, generated)
+
+    run = Agent(phantom_collaborators(Wide(), Sees())).run(PROMPT, rounds=4)
+    assert run.accepted is True and run.image.size == (192, 128)
+
+
 def test_seconds_end_a_run(agent: Agent) -> None:
     run = agent.run(PROMPT, rounds=9, seconds=1e-6)
     assert run.rounds == 1
@@ -256,9 +271,10 @@ def test_resume_refuses_other_weights(runs: Path) -> None:
         def sample(self, conditionings: object) -> np.ndarray:
             raise RuntimeError("power cut")
 
-    with pytest.raises(RuntimeError, match="power cut"):
+    with pytest.raises(MedgenError, match="power cut") as raised:
         Agent(phantom_collaborators(generator=Stops())).run(PROMPT)
     (folder,) = runs.iterdir()
+    assert str(raised.value).endswith(f"--resume {folder.name}")
     other = PhantomGenerator()
     other.fingerprint = "f" * 64
     with pytest.raises(BadInput, match="start a new run"):
