@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from medgen.measure.reader import POPULATION, Reader
+from medgen.measure.reader import POPULATION, Reader, finding_probability
 
 WEIGHTS = Path(__file__).parent / "weights" / "reader"
 
@@ -23,8 +23,9 @@ WEIGHTS = Path(__file__).parent / "weights" / "reader"
 class Reading:
     """One image's reading: modality ("none" for none of the five) and findings.
 
-    `findings` maps canonical finding names of that modality to probabilities, only those that the
-    reader judges well enough on held-out images of the film's population.
+    `findings` maps canonical finding names of that modality to probabilities (0.5 where an image
+    tells nothing), only those that the reader judges well enough on held-out images of the
+    film's population.
     """
 
     modality: str
@@ -60,7 +61,9 @@ def read(images: np.ndarray) -> list[Reading]:
     for reading in _reader().read(images):
         population = "child" if reading.heads[POPULATION]["child"] > 0.5 else "adult"
         findings = {
-            finding: sum(reading.heads[entry["head"]][name] for name in entry["shows"])
+            finding: finding_probability(
+                reading.heads[entry["head"]], entry["shows"], entry["intercept"], entry["slope"]
+            )
             for finding, entries in table.get(reading.modality, {}).items()
             for entry in entries
             if entry["measurable"] and entry["population"] in (None, population)

@@ -43,7 +43,7 @@ def distorted(image: np.ndarray, kind: str, seed: int = 0) -> np.ndarray:
         (H, H, 3) uint8.
     """
     size = image.shape[0]
-    values = image.astype(np.float32)
+    values: np.ndarray = image.astype(np.float32)
     if kind == "jpeg":
         stream = io.BytesIO()
         Image.fromarray(image).save(stream, "JPEG", quality=40)
@@ -96,7 +96,10 @@ def build(table: str, images: str, out: Path = WEIGHTS) -> None:
         return MemorisationIndex(
             matrix,
             mean,
-            {m: vectors[chosen].astype(np.float16).astype(np.float32) for m, chosen in part.items()},
+            {
+                m: vectors[chosen].astype(np.float16).astype(np.float32)
+                for m, chosen in part.items()
+            },
             {m: [_name(rows[i]) for i in chosen] for m, chosen in part.items()},
             {},
         )
@@ -135,9 +138,7 @@ def build(table: str, images: str, out: Path = WEIGHTS) -> None:
         "projection": matrix.astype(np.float16),
         "mean": mean.astype(np.float16),
         "names": np.frombuffer(names, dtype=np.uint8),
-        **{
-            f"vectors {m}": vectors[kept & (modality == m)].astype(np.float16) for m in modalities
-        },
+        **{f"vectors {m}": vectors[kept & (modality == m)].astype(np.float16) for m in modalities},
     }
     write_atomic(out / "index.safetensors", save(tensors))
     card = {

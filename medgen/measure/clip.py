@@ -48,7 +48,9 @@ class Concept:
 
 def build(config: dict) -> CLIP:
     """An untrained model from `{"embed_dim", "vision_cfg", "text_cfg"}`."""
-    vision = CLIPVisionCfg(**{**config["vision_cfg"], "layers": tuple(config["vision_cfg"]["layers"])})
+    vision = CLIPVisionCfg(
+        **{**config["vision_cfg"], "layers": tuple(config["vision_cfg"]["layers"])}
+    )
     return CLIP(config["embed_dim"], vision, CLIPTextCfg(**config["text_cfg"]))
 
 
@@ -125,7 +127,9 @@ class CompactCLIP:
         """Cosine to the text minus the greatest cosine to a contrast, for one (H, H, 3) uint8."""
         if not contrasts:
             raise BadInput("a margin needs at least one contrasting caption: pass `contrasts`")
-        similarities = self.text_embeddings([text, *contrasts]) @ self.image_embeddings(image[None])[0]
+        similarities = (
+            self.text_embeddings([text, *contrasts]) @ self.image_embeddings(image[None])[0]
+        )
         return float(similarities[0] - similarities[1:].max())
 
 

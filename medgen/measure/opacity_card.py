@@ -15,11 +15,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 from PIL import Image
-from scipy.optimize import minimize
 
 from medgen.data.images import write_atomic
 from medgen.measure.chest_masks import LEFT_LUNG, OPACITY, RIGHT_LUNG
-from medgen.measure.statistics import auc, auc_interval, share_interval
+from medgen.measure.statistics import auc, auc_interval, fit_logistic, share_interval
 from medgen.measure.train_reader import fold, read_table
 
 OUT = Path(__file__).parent / "weights" / "opacity" / "card.yaml"
@@ -33,20 +32,8 @@ MIN_AUC = 0.65
 SIDE_DIFFERENCE = 0.1
 
 
-def fit_logistic(values: np.ndarray, opaque: np.ndarray) -> tuple[float, float]:
-    """(intercept, slope) of the probability of opaque lungs, both classes weighing the same."""
-    weights = np.where(opaque == 1, 0.5 / opaque.sum(), 0.5 / (1 - opaque).sum())
-
-    def loss(parameters: np.ndarray) -> float:
-        odds = parameters[0] + parameters[1] * values
-        return float((weights * (np.logaddexp(0, odds) - opaque * odds)).sum())
-
-    intercept, slope = minimize(loss, np.array([-1.0, 2.0]), method="BFGS").x
-    return float(intercept), float(slope)
-
-
 def side_agreement(data: Path, sides: dict[str, tuple[float, float]]) -> tuple[int, int]:
-    """On how many outlined films the measured denser lung is the outlined one: (agreeing, films)."""
+    """Outlined films whose measured denser lung is the outlined one, and all: (agreeing, films)."""
     agreeing = films = 0
     with (data / "masks.csv").open(newline="", encoding="utf-8") as stream:
         entries = [row for row in csv.DictReader(stream) if "bit mask" in row["kind"]]

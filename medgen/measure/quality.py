@@ -167,6 +167,7 @@ _FAULTS: dict[str, tuple[str | None, str | None]] = {
     "distinct_levels": ("blank image", None),
 }
 GREY_COLOUR_LIMIT = (2.0, 6.0)
+BLANK_LEVELS = 24.0
 
 
 def measure_ranges(
@@ -179,7 +180,7 @@ def measure_ranges(
         modalities: Name of each image's modality.
         colour: The modalities that are in colour; elsewhere colour has a fixed upper limit.
         slack: How far beyond the percentile an image is called faulty, in units of the span
-            between median and that percentile.
+            between median and that percentile; at the low end not below half that percentile.
 
     Returns:
         The document of `ranges.yaml`.
@@ -196,7 +197,7 @@ def measure_ranges(
             limits = {
                 "low": low if below else None,
                 "high": high if above else None,
-                "hard_low": low - slack * (middle - low) if below else None,
+                "hard_low": max(low - slack * (middle - low), low / 2) if below else None,
                 "hard_high": high + slack * max(high - middle, 1e-3) if above else None,
             }
             if name == "colour" and modality not in colour:
@@ -206,7 +207,7 @@ def measure_ranges(
                 limits["high"] = max(high, 0.1)
                 limits["hard_high"] = max(float(column.max()), 0.25) + 0.05
             if name == "distinct_levels":
-                limits["hard_low"] = low / 2
+                limits["hard_low"] = BLANK_LEVELS
             table[modality][name] = {
                 **{key: None if v is None else round(float(v), 4) for key, v in limits.items()},
                 "below": below,
@@ -217,7 +218,7 @@ def measure_ranges(
         "distinct_levels": {
             "low": 32.0,
             "high": None,
-            "hard_low": 16.0,
+            "hard_low": BLANK_LEVELS,
             "hard_high": None,
             "below": "blank image",
             "above": None,

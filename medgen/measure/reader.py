@@ -10,7 +10,9 @@ check; the separable trunk (Sandler et al. 2018) is for evaluation, which has it
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +62,9 @@ class Reading:
     embedding: np.ndarray
 
 
-def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+def _conv(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(outputs),
@@ -90,9 +94,7 @@ class ResidualTrunk(nn.Sequential):
             nn.MaxPool2d(2),
             *(
                 _ResidualBlock(inputs, outputs, 1 if level == 0 else 2)
-                for level, (inputs, outputs) in enumerate(
-                    zip(widths[:-1], widths[1:], strict=True)
-                )
+                for level, (inputs, outputs) in enumerate(pairwise(widths))
             ),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
@@ -145,7 +147,7 @@ class ReaderNet(nn.Module):
         self.heads = nn.Linear(int(self.trunk.dimensions), outputs)  # type: ignore[arg-type]
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, 3, S, S) in [-1, 1] -> embeddings (batch, dimensions), logits (batch, outputs)."""
+        """(batch, 3, S, S) in [-1, 1] -> embeddings (batch, d), logits (batch, outputs)."""
         features = self.trunk(pixels)
         return F.normalize(features, dim=1), self.heads(self.dropout(features))
 
@@ -275,6 +277,19 @@ class Reader:
                 Reading(max(modality, key=modality.__getitem__), modality, heads, embedding)
             )
         return readings
+
+
+def finding_odds(classes: dict[str, float], shows: list[str]) -> float:
+    """Log-odds of the classes that show a finding against the head's other classes."""
+    shown = min(max(sum(classes[name] for name in shows), 1e-4), 1 - 1e-4)
+    return math.log(shown / (1 - shown))
+
+
+def finding_probability(
+    classes: dict[str, float], shows: list[str], intercept: float, slope: float
+) -> float:
+    """Probability of a finding as often there as not, from a head's classes and the card's scale."""
+    return 1 / (1 + math.exp(-(intercept + slope * finding_odds(classes, shows))))
 
 
 def _widen(value: Tensor) -> Tensor:

@@ -1,30 +1,49 @@
 """Calibration of a reader and its card: which findings it may judge, and how well it does.
 
-Run as `python -m medgen.measure.reader_card configs/reader.yaml`. Temperatures come from the
-validation fold; figures from `split=test`, inside one source each. A finding with fewer than
-`MIN_CASES` test images on either side, or an AUC whose lower bound is under `MIN_AUC`, abstains.
+Run as `python -m medgen.measure.reader_card configs/reader.yaml`. Temperatures and each finding's
+log-odds scale (with and without weighing the same) come from the validation fold, figures from
+`split=test`, inside one source each. A finding with fewer than `MIN_CASES` test images on either
+side, or an AUC whose lower bound is under `MIN_AUC`, abstains.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import torch
 import yaml
+from scipy.special import expit
 from torch.nn import functional as F
 
 from medgen.data.images import write_atomic
-from medgen.measure.reader import MODALITY, NO_MODALITY, Reader, to_pixels
-from medgen.measure.statistics import auc, auc_interval, calibration_error, share_interval
+from medgen.measure.reader import (
+    MODALITY,
+    NO_MODALITY,
+    Head,
+    Reader,
+    Reading,
+    finding_odds,
+    to_pixels,
+)
+from medgen.measure.statistics import (
+    auc,
+    auc_interval,
+    calibration_error,
+    fit_logistic,
+    share_interval,
+)
 from medgen.measure.train_reader import IGNORED, fold, read_table, spoil, targets
 
 MIN_CASES = 30
 MIN_AUC = 0.75
 MIN_CALIBRATION = 40
+# Where the panel confirms and contradicts (its `panel.yaml`); only for the shares in the card.
+CONFIRM, CONTRADICT = 0.6, 0.4
 
 
 def finding_heads() -> dict[str, dict[str, list[dict]]]:
@@ -57,9 +76,31 @@ def calibrate(reader: Reader, images: np.ndarray, rows: list[dict[str, str]]) ->
         reader.temperatures[name] = round(float(np.median(pooled)), 3)
 
 
-def card(reader: Reader, images: np.ndarray, rows: list[dict[str, str]]) -> dict:
-    """The figures of a calibrated reader on held-out images."""
+@dataclass(frozen=True)
+class Answered:
+    """Images of one fold, read, with the rows they belong to."""
+
+    readings: list[Reading]
+    rows: list[dict[str, str]]
+
+    def scores(self, member: dict, head: Head) -> tuple[np.ndarray, np.ndarray]:
+        """Log-odds of a finding and whether it is there, on the rows that answer its head."""
+        answers = targets(head, self.rows)
+        shown = {head.classes.index(name) for name in member["shows"]}
+        known = np.flatnonzero(answers != IGNORED)
+        values = [finding_odds(self.readings[i].heads[head.name], member["shows"]) for i in known]
+        return np.array(values), np.array([int(answers[i] in shown) for i in known])
+
+
+def card(
+    reader: Reader,
+    images: np.ndarray,
+    rows: list[dict[str, str]],
+    validation: Answered,
+) -> dict:
+    """The figures of a calibrated reader on held-out images; `validation` sets the odds' scale."""
     readings = reader.read(images)
+    held_out = Answered(readings, rows)
     heads = {head.name: head for head in reader.heads}
     document: dict = {"heads": {}, "findings": {}}
     for head in reader.heads:
@@ -92,7 +133,8 @@ def card(reader: Reader, images: np.ndarray, rows: list[dict[str, str]]) -> dict
         document["findings"][modality] = {}
         for finding, members in findings.items():
             document["findings"][modality][finding] = [
-                _finding_entry(member, heads[member["head"]], readings, rows) for member in members
+                _finding_entry(member, heads[member["head"]], held_out, validation)
+                for member in members
             ]
     entry = document["heads"][MODALITY]
     document["modality_accuracy"] = (
@@ -109,17 +151,20 @@ def card(reader: Reader, images: np.ndarray, rows: list[dict[str, str]]) -> dict
     return document
 
 
-def _finding_entry(member: dict, head, readings: list, rows: list[dict[str, str]]) -> dict:  # type: ignore[no-untyped-def]
-    answers = targets(head, rows)
-    known = np.flatnonzero(answers != IGNORED)
-    shown = {head.classes.index(name) for name in member["shows"]}
-    scores = np.array([sum(readings[i].heads[head.name][c] for c in member["shows"]) for i in known])
-    positive = np.array([answers[i] in shown for i in known])
+def _finding_entry(member: dict, head: Head, held_out: Answered, validation: Answered) -> dict:
+    values, there = validation.scores(member, head)
+    intercept, slope = 0.0, 1.0
+    if 0 < there.sum() < len(there):
+        intercept, slope = fit_logistic(values, there, prior_slope=1.0)
+    odds, there = held_out.scores(member, head)
+    scores = expit(intercept + slope * odds)
+    positive = there == 1
     with_it, without = scores[positive], scores[~positive]
     area = auc(with_it, without)
     low, high = auc_interval(with_it, without)
     right = (scores > 0.5) == positive
-    share_low, share_high = share_interval(int(right.sum()), len(right))
+    share = share_interval(int(right.sum()), len(right))
+    balanced = (right[positive].mean() + right[~positive].mean()) / 2
     entry = {
         "head": head.name,
         "shows": member["shows"],
@@ -128,10 +173,17 @@ def _finding_entry(member: dict, head, readings: list, rows: list[dict[str, str]
         "auc_interval": [round(low, 4), round(high, 4)],
         "with": len(with_it),
         "without": len(without),
-        "accuracy": f"AUC {area:.3f} ({low:.3f}-{high:.3f}), accuracy {right.mean():.2f} "
-        f"({share_low:.2f}-{share_high:.2f}) on {len(with_it)} with and {len(without)} without, "
+        "accuracy": f"AUC {area:.3f} ({low:.3f}-{high:.3f}), balanced accuracy {balanced:.2f}, "
+        f"accuracy {right.mean():.2f} ({share[0]:.2f}-{share[1]:.2f}) on {len(with_it)} with and "
+        f"{len(without)} without, "
         f"held out within {', '.join(head.sources) or 'one source'}"
         + (f"; {member['note']}" if "note" in member else ""),
+        "verdicts": {
+            "with": _verdicts(with_it),
+            "without": _verdicts(without),
+        },
+        "intercept": round(intercept, 4),
+        "slope": round(slope, 4),
         "measurable": True,
         "reason": None,
     }
@@ -146,6 +198,13 @@ def _finding_entry(member: dict, head, readings: list, rows: list[dict[str, str]
     return entry
 
 
+def _verdicts(scores: np.ndarray) -> str:
+    confirmed, contradicted = (scores >= CONFIRM).sum(), (scores <= CONTRADICT).sum()
+    return f"confirmed {confirmed}, contradicted {contradicted}, abstained " + str(
+        len(scores) - confirmed - contradicted
+    )
+
+
 def main(config: dict, command: str) -> None:
     """Calibrate the trained reader in `config["out"]`, save it, and write its `card.yaml`."""
     reader = Reader.load(config["out"])
@@ -156,7 +215,9 @@ def main(config: dict, command: str) -> None:
     validation, test = np.flatnonzero(folds == "val"), np.flatnonzero(folds == "test")
     calibrate(reader, packed[validation], [table[i] for i in validation])
     reader.save(config["out"])
-    document = card(reader, packed[test], [table[i] for i in test])
+    rows = [table[i] for i in validation]
+    read = Answered(reader.read(packed[validation]), rows)
+    document = card(reader, packed[test], [table[i] for i in test], read)
     document = {"source": command, "validation_images": len(validation), **document}
     document = json.loads(json.dumps(document, default=float))
     write_atomic(

@@ -6,6 +6,7 @@ Plain functions of scores and labels; knows no model and no image.
 from __future__ import annotations
 
 import numpy as np
+from scipy.optimize import minimize
 from scipy.stats import norm, rankdata
 
 
@@ -49,3 +50,30 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 1
         if (edges == b).any()
     ]
     return float(np.sum(gaps))
+
+
+def fit_logistic(
+    values: np.ndarray, positive: np.ndarray, prior_slope: float | None = None
+) -> tuple[float, float]:
+    """Probability of a finding from one value, both classes weighing the same (Platt 1999).
+
+    Args:
+        values: (n,) what was measured.
+        positive: (n,) 1 with the finding, 0 without; both occur.
+        prior_slope: A slope that few data should stay near, where the value is a log-odds.
+
+    Returns:
+        (intercept, slope) of the log-odds.
+    """
+    weights = np.where(positive == 1, 0.5 / positive.sum(), 0.5 / (1 - positive).sum())
+    start = np.array([0.0, prior_slope or 1.0])
+
+    def loss(parameters: np.ndarray) -> float:
+        odds = parameters[0] + parameters[1] * values
+        fit = float((weights * (np.logaddexp(0, odds) - positive * odds)).sum())
+        if prior_slope is not None:
+            fit += 2.0 / len(values) * float((parameters[1] - prior_slope) ** 2)
+        return fit
+
+    intercept, slope = minimize(loss, start, method="BFGS").x
+    return float(intercept), float(slope)

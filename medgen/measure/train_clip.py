@@ -19,7 +19,6 @@ import torch
 import yaml
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
-from torch.nn import functional as F
 
 from medgen.data.images import write_atomic
 from medgen.measure.clip import CompactCLIP, build
@@ -196,7 +195,9 @@ def caption_of(config: dict, name: str) -> str:
     """The caption by which a concept is measured: "<finding>, <modality>[ <population>]"."""
     concept = config["concepts"][name]
     modality = config["modality_phrases"][concept["modality"]][0]
-    population = {"child": " of a child", "adult": " of an adult"}.get(concept.get("population"), "")
+    population = {"child": " of a child", "adult": " of an adult"}.get(
+        concept.get("population"), ""
+    )
     return f"{concept['words'][0]}, {modality}{population}"
 
 
@@ -236,7 +237,10 @@ def report(config: dict) -> None:
             inside = np.array([row["source"] == source for row in rows])
             right = inside & np.array([name in shown for shown in captions.shown])
             wrong = inside & np.array(
-                [name not in shown and bool(set(shown) & set(contrasts)) for shown in captions.shown]
+                [
+                    name not in shown and bool(set(shown) & set(contrasts))
+                    for shown in captions.shown
+                ]
             )
             if right.any() and wrong.any():
                 parts.append((source, margin[right], margin[wrong]))

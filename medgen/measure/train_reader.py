@@ -33,7 +33,7 @@ def read_table(path: str | Path) -> list[dict[str, str]]:
 
 
 def fold(row: dict[str, str], salt: str = "") -> str:
-    """"train", "val" or "test" of a table row; a salt carves another validation fold."""
+    """ "train", "val" or "test" of a table row; a salt carves another validation fold."""
     if row["split"] == "test":
         return "test"
     return "val" if is_validation(salt + row["group"]) else "train"
@@ -89,9 +89,10 @@ def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
     unit = (output + 1).clamp(1e-3, 2) / 2
     unit = unit ** uniform(-0.35, 0.35).exp()[:, None, None, None]
     output = unit * 2 - 1
-    output = output * uniform(0.75, 1.25)[:, None, None, None] + uniform(-0.15, 0.15)[
-        :, None, None, None
-    ]
+    output = (
+        output * uniform(0.75, 1.25)[:, None, None, None]
+        + uniform(-0.15, 0.15)[:, None, None, None]
+    )
     noise = uniform(0, 0.08) * (torch.rand(n, generator=generator) < 0.4)
     grain = torch.randn(n, 1, *pixels.shape[2:], generator=generator)
     output = output + grain * noise[:, None, None, None]

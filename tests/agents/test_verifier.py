@@ -1,4 +1,4 @@
-"""The verifier panel: what each check concludes from known measurements, and the whole on pixels."""
+"""The verifier panel: what checks conclude from known measurements, and the whole on pixels."""
 
 from types import SimpleNamespace
 
@@ -72,9 +72,7 @@ def test_ratio_at_the_limit_abstains_but_still_says_which_way() -> None:
     assert judged.corrections and any("measuring error" in line for line in judged.abstentions)
 
 
-@pytest.mark.parametrize(
-    "options", [{"view": "AP"}, {"view": "AP supine"}, {"age_group": "child"}]
-)
+@pytest.mark.parametrize("options", [{"view": "AP"}, {"view": "AP supine"}, {"age_group": "child"}])
 def test_ratio_abstains_where_the_limit_does_not_hold(options) -> None:
     judged = heart(0.6, **options)
     assert judged.finding.verdict == "abstain" and judged.finding.measurements == []

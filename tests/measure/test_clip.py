@@ -21,7 +21,12 @@ CONFIG = {
     "templates": ["{finding}, {modality}"],
     "populated_templates": ["{finding}, {modality} {population}"],
     "concepts": {
-        "x": {"modality": "A", "words": ["ex"], "rows": {"s": ["1"], "t": ["1"]}, "contrasts": ["y"]},
+        "x": {
+            "modality": "A",
+            "words": ["ex"],
+            "rows": {"s": ["1"], "t": ["1"]},
+            "contrasts": ["y"],
+        },
         "y": {"modality": "A", "words": ["why"], "rows": {"s": ["2"]}, "contrasts": ["x"]},
     },
 }
@@ -41,7 +46,10 @@ def test_clip_comes_back_from_its_files_and_tells_words_apart(tmp_path) -> None:
     clip = CompactCLIP(build(MODEL), train_tokenizer(CONFIG, ROWS), MODEL)
     clip.save(tmp_path)
     again = CompactCLIP.load(tmp_path)
-    first, second = clip.text_embeddings(["ex, scan", "why, scan"]), again.text_embeddings(["ex, scan"])
+    first, second = (
+        clip.text_embeddings(["ex, scan", "why, scan"]),
+        again.text_embeddings(["ex, scan"]),
+    )
     assert np.allclose(first[0], second[0], atol=0.02) and not np.allclose(first[0], first[1])
     assert np.allclose(np.linalg.norm(clip.image_embeddings(picture()[None]), axis=1), 1, atol=1e-5)
 

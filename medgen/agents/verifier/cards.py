@@ -102,6 +102,9 @@ class ReaderEntry(Record):
     positives: int = Field(alias="with")
     negatives: int = Field(alias="without")
     accuracy: str
+    verdicts: dict[str, str]
+    intercept: float
+    slope: float
     measurable: bool
     reason: str | None
 

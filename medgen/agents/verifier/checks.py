@@ -17,6 +17,7 @@ from medgen.agents.verifier.cards import PopulationOpacity, opacity_card, reader
 from medgen.agents.verifier.evidence import Evidence
 from medgen.knowledge.cards import finding_cards
 from medgen.measure.chest import cardiothoracic_limits
+from medgen.measure.reader import finding_probability
 from medgen.records import Correction, Finding, Measurement, Plan
 
 Range = tuple[float | None, float | None]
@@ -80,7 +81,10 @@ class CardiothoracicCheck:
         view, age_group = plan.view or "PA", plan.age_group or "adult"
         limits = cardiothoracic_limits(view, age_group)
         if limits is None or limits[0] is None:
-            return Abstain(self.name, f"the ratio does not tell heart size on {view} films of {_films(age_group)}")
+            return Abstain(
+                self.name,
+                f"the ratio does not tell heart size on {view} films of {_films(age_group)}",
+            )
         measured = evidence.chest
         if measured.ratio is None:
             return Abstain(self.name, measured.reason or "heart or lungs not found")
@@ -110,7 +114,7 @@ class CardiothoracicCheck:
 def _ratio_correction(finding: Finding, ratio: float, expected: Range, aim: float) -> Correction:
     low, high = expected
     bounds = " and ".join(
-        [f"> {low:.2f}"] * (low is not None) + [f"<= {high:.2f}"] * (high is not None)
+        ([] if low is None else [f"> {low:.2f}"]) + ([] if high is None else [f"<= {high:.2f}"])
     )
     asked = f"{finding.severity} {finding.finding}" if finding.severity else finding.finding
     if finding.status == "absent":
@@ -155,7 +159,7 @@ class OpacityCheck:
             return Abstain(self.name, measured.reason or "lungs not found")
         opaque = rules().opacity.opaque[finding.finding] == (finding.status == "present")
         values = {"right": right, "left": left}
-        sides = [finding.side] if finding.side in values else list(values)
+        sides: list[str] = [s for s in values if finding.side in (s, "bilateral", None)]
         chance = {side: float(expit(card.intercept + card.slope * v)) for side, v in values.items()}
         if not opaque:
             probability = min(1 - chance[side] for side in sides)
@@ -229,7 +233,7 @@ class OpacityCheck:
 
 
 class ReaderCheck:
-    """Finding classifiers: the reader's calibrated probabilities, where its card lets them count."""
+    """Finding classifiers: the reader's probabilities, where its card lets them count."""
 
     name = "finding classifier"
 
@@ -244,12 +248,14 @@ class ReaderCheck:
             population = evidence.population(plan)
             entries = [entry for entry in entries if entry.population == population]
             if not entries:
-                return Abstain(self.name, f"not trained for {finding.finding} on films of {_films(population)}")
+                return Abstain(
+                    self.name, f"not trained for {finding.finding} on films of {_films(population)}"
+                )
         entry = entries[0]
         if not entry.measurable:
             return Abstain(self.name, entry.reason or "not measurable")
         classes = evidence.reading.heads[entry.head]
-        shown = sum(classes[name] for name in entry.shows)
+        shown = finding_probability(classes, entry.shows, entry.intercept, entry.slope)
         present = finding.status == "present"
         probability = shown if present else 1 - shown
         measurement = Measurement(
@@ -262,13 +268,14 @@ class ReaderCheck:
         )
         corrections = []
         if probability < rules().confirm:
-            corrections.append(_reading_correction(finding, plan.modality, classes, entry.shows, shown))
+            corrections.append(_reading_correction(finding, plan.modality, classes, entry.shows))
         return Measured([measurement], probability, entry.weight, corrections)
 
 
 def _reading_correction(
-    finding: Finding, modality: str, classes: dict[str, float], shows: list[str], shown: float
+    finding: Finding, modality: str, classes: dict[str, float], shows: list[str]
 ) -> Correction:
+    shown = sum(classes[name] for name in shows)
     if finding.status == "absent":
         text = (
             f"read as {finding.finding} ({shown:.2f}), none asked: remove "

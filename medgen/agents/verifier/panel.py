@@ -145,9 +145,7 @@ class Panel:
         return None
 
 
-def judge(
-    evidence: Evidence, finding: Finding, plan: Plan, checks: Sequence[Check]
-) -> Judged:
+def judge(evidence: Evidence, finding: Finding, plan: Plan, checks: Sequence[Check]) -> Judged:
     """One asked finding against one image: every registered check answers, the answers are pooled.
 
     Args:
