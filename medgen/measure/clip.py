@@ -35,13 +35,15 @@ CHECK = "image-text margin"
 class Concept:
     """Something the CLIP was taught: its modality, a caption, and the captions set against it.
 
-    `accuracy` is the figure on held-out images; `measurable` is false where there were too few.
+    `least` is the margin from which it speaks for the caption; `accuracy` the figure on held-out
+    images; `measurable` is false where there were too few or it was too low.
     """
 
     name: str
     modality: str
     text: str
     contrasts: list[str]
+    least: float
     accuracy: str
     measurable: bool
 
@@ -147,7 +149,11 @@ def concepts() -> dict[str, Concept]:
 
 
 def alignment(
-    image: np.ndarray, text: str, contrasts: list[str], accuracy: str | None = None
+    image: np.ndarray,
+    text: str,
+    contrasts: list[str],
+    accuracy: str | None = None,
+    least: float = 0.0,
 ) -> Measurement:
     """How much better an image fits a caption than contrasting captions of its modality.
 
@@ -156,6 +162,7 @@ def alignment(
         text: A caption such as `Concept.text`.
         contrasts: At least one caption that it is set against.
         accuracy: What is known of this comparison on held-out images.
+        least: The margin from which it speaks for the caption (`Concept.least`).
 
     Returns:
         `image_text_margin` in cosine units (-2 to 2), above 0 when the text fits best.
@@ -167,7 +174,7 @@ def alignment(
         name="image_text_margin",
         value=round(bundled_clip().margin(image, text, contrasts), 4),
         unit="cosine",
-        expected=(0.0, None),
+        expected=(least, None),
         check=CHECK,
         accuracy=accuracy,
     )

@@ -65,11 +65,13 @@ def main(count: int) -> None:
                 answers = [panel.verify(image, plan, generated=False) for image in images]
                 verdicts = Counter(a.findings[0].verdict for a in answers)
                 rejected = sum(bool(a.rejections) for a in answers)
-                margin = [a.alignment.value > 0 for a in answers if a.alignment]
+                margin = [
+                    a.alignment.value > a.alignment.expected[0] for a in answers if a.alignment
+                ]
                 said.append(
                     f"{finding}: {verdicts['confirmed']} confirmed, "
                     f"{verdicts['contradicted']} contradicted, {verdicts['abstain']} abstain, "
-                    f"{rejected} rejected, margin > 0 in {sum(margin)} of {len(margin)}, "
+                    f"{rejected} rejected, margin large enough in {sum(margin)} of {len(margin)}, "
                     f"score {np.mean([a.score for a in answers]):.2f}"
                 )
             print(f"{source} | {label} | {len(images)} | {said[0]} | {said[1]}", flush=True)

@@ -141,7 +141,9 @@ class Panel:
                 and concept.modality == plan.modality
                 and concept.measurable
             ):
-                return alignment(image, concept.text, concept.contrasts, concept.accuracy)
+                return alignment(
+                    image, concept.text, concept.contrasts, concept.accuracy, concept.least
+                )
         return None
 
 
@@ -224,7 +226,8 @@ def _score(critique: Critique, probabilities: list[float], modality: float | Non
     shares = rules().score
     margin = 0.5
     if critique.alignment is not None:
-        margin = float(expit(critique.alignment.value / shares.margin_scale))
+        least = (critique.alignment.expected or (0.0, None))[0] or 0.0
+        margin = float(expit((critique.alignment.value - least) / shares.margin_scale))
     score = (
         shares.findings * (float(np.mean(probabilities)) if probabilities else 0.5)
         + shares.modality * (0.5 if modality is None else modality)
