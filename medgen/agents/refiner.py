@@ -154,8 +154,8 @@ def trials_of_round(candidates: Sequence[Candidate], round_number: int) -> list[
                     candidate=candidate.id,
                     parent=candidate.parent,
                     measure=measure,
-                    before=before,
-                    after=after,
+                    before=round(before, 4),
+                    after=round(after, 4),
                     improved=improved,
                 )
             )

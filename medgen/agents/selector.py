@@ -81,6 +81,9 @@ def _shortfall(critique: Critique) -> str:
     contradicted = [one.finding for one in critique.findings if one.verdict == "contradicted"]
     if contradicted:
         return "contradicted: " + ", ".join(contradicted)
+    unsure = [one.finding for one in critique.findings if one.measurements]
+    if unsure:
+        return "within measuring error: " + ", ".join(unsure)
     return "nothing that was asked could be measured"
 
 

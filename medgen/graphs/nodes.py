@@ -146,6 +146,7 @@ def compose(state: AgentState, minds: Collaborators) -> Step:
     generator = minds.generator
     if plan.modality not in generator.modalities:
         raise BadInput(parser.explain_undrawable(plan.modality, list(generator.modalities)))
+    _ = minds.panel  # loaded before anything is drawn, so that missing weights are said first
     composed = composer.compose(plan, _facts(state))
     control = composer.control(request, plan)
     candidates = []
@@ -228,7 +229,7 @@ def verify(state: AgentState, minds: Collaborators) -> Step:
         if candidate.round != state["round"]:
             continue
         image = load_image(candidate.image)
-        pixels = np.asarray(square(image, max(image.size)))
+        pixels = np.array(square(image, max(image.size)))
         critique = minds.panel.verify(pixels, plan, generated=True)
         candidate.critique = critique
         verdicts[candidate.id] = {

@@ -7,7 +7,15 @@ import itertools
 import pytest
 
 from medgen.agents.selector import choose, rank
-from medgen.records import Candidate, Conditioning, Correction, Critique, Finding, Request
+from medgen.records import (
+    Candidate,
+    Conditioning,
+    Correction,
+    Critique,
+    Finding,
+    Measurement,
+    Request,
+)
 
 TOLD = Conditioning(prompt="chest X-ray", modality="Chest X-ray")
 
@@ -141,6 +149,15 @@ def test_all_abstaining_twice_stops_before_the_budget() -> None:
     choice = choose(both, 2, request, 0)
     assert choice.decision == "give up"
     assert "could be measured" in choice.why
+
+
+def test_a_measurement_that_decided_nothing_is_named() -> None:
+    unsure = candidate("a", accepted=None)
+    assert unsure.critique is not None
+    unsure.critique.findings[0].measurements = [
+        Measurement(name="cardiothoracic_ratio", value=0.5, check="segmenter")
+    ]
+    assert choose([unsure], 1, REQUEST, 0).why == "within measuring error: cardiomegaly"
 
 
 def test_abstaining_with_something_to_correct_goes_on() -> None:
