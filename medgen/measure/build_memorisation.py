@@ -9,18 +9,13 @@ percentile and the copies' 95th, but flags at most `MOST_FLAGGED` of them. Figur
 from __future__ import annotations
 
 import io
-import json
 import sys
-import zlib
 from pathlib import Path
 
 import numpy as np
-import yaml
 from PIL import Image
-from safetensors.numpy import save
 from scipy import ndimage
 
-from medgen.data.images import write_atomic
 from medgen.measure.memorisation import WEIGHTS, MemorisationIndex, coarse, reduced
 from medgen.measure.train_reader import fold, read_table
 
@@ -133,25 +128,14 @@ def build(table: str, images: str, out: Path = WEIGHTS) -> None:
             ],
         }
         print(name, {k: v for k, v in document[name].items() if k != "distances"}, flush=True)
-    names = zlib.compress(json.dumps(whole.names).encode(), 9)
-    tensors = {
-        "projection": matrix.astype(np.float16),
-        "mean": mean.astype(np.float16),
-        "names": np.frombuffer(names, dtype=np.uint8),
-        **{f"vectors {m}": vectors[kept & (modality == m)].astype(np.float16) for m in modalities},
-    }
-    write_atomic(out / "index.safetensors", save(tensors))
+    whole.calibration = document
     card = {
         "source": "python -m medgen.measure.build_memorisation on the image table, images at "
         f"{packed.shape[1]} pixels, seed 7",
         "dimensions": DIMENSIONS,
         "training_images": int(kept.sum()),
-        "modalities": document,
     }
-    write_atomic(
-        out / "calibration.yaml",
-        yaml.safe_dump(card, sort_keys=False, allow_unicode=True, width=100),
-    )
+    whole.save(out, card)
 
 
 def _name(row: dict[str, str]) -> str:

@@ -11,11 +11,11 @@ import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import yaml
-from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from tokenizers import Tokenizer
@@ -26,6 +26,9 @@ from medgen.data.images import write_atomic
 from medgen.errors import BadInput
 from medgen.measure.reader import to_pixels
 from medgen.records import Measurement
+
+if TYPE_CHECKING:
+    from open_clip.model import CLIP
 
 WEIGHTS = Path(__file__).parent / "weights" / "clip"
 CHECK = "image-text margin"
@@ -50,6 +53,9 @@ class Concept:
 
 def build(config: dict) -> CLIP:
     """An untrained model from `{"embed_dim", "vision_cfg", "text_cfg"}`."""
+    # open_clip takes seconds to import, and many requests have nothing that the CLIP knows.
+    from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+
     vision = CLIPVisionCfg(
         **{**config["vision_cfg"], "layers": tuple(config["vision_cfg"]["layers"])}
     )

@@ -19,8 +19,9 @@ import numpy as np
 import yaml
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save
 
+from medgen.data.images import write_atomic
 from medgen.errors import BadInput
 from medgen.records import NearestTraining
 
@@ -104,7 +105,7 @@ class MemorisationIndex:
             calibration: By modality, `threshold`, `distances` (real held-out, ascending), ...
         """
         self.projection, self.mean = projection, mean
-        self.names, self.calibration = names, calibration
+        self.vectors, self.names, self.calibration = vectors, names, calibration
         self._indices = {}
         for modality, rows in vectors.items():
             index = faiss.IndexFlatIP(rows.shape[1])
@@ -137,6 +138,22 @@ class MemorisationIndex:
                 f"no memorisation index in {folder} ({reason}): build one with "
                 "medgen.measure.build_memorisation"
             ) from error
+
+    def save(self, folder: str | Path, card: dict) -> None:
+        """Write the index (fp16) and its card with the calibration, each file atomically."""
+        listed = zlib.compress(json.dumps(self.names).encode(), 9)
+        tensors = {
+            "projection": self.projection.astype(np.float16),
+            "mean": self.mean.astype(np.float16),
+            "names": np.frombuffer(listed, dtype=np.uint8),
+            **{f"vectors {m}": rows.astype(np.float16) for m, rows in self.vectors.items()},
+        }
+        # safetensors writes memory as it lies, so a transposed array would come back scrambled.
+        ordered = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
+        write_atomic(Path(folder) / "index.safetensors", save(ordered))
+        document = {**card, "modalities": self.calibration}
+        text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+        write_atomic(Path(folder) / "calibration.yaml", text)
 
     def descriptors(self, grey: np.ndarray) -> np.ndarray:
         """(n, d) float32 unit vectors of (n, 128, 128) grey images."""

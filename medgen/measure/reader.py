@@ -175,7 +175,7 @@ def to_pixels(images: np.ndarray, size: int) -> Tensor:
             f"images are {images.shape[2]}x{images.shape[1]} pixels, not square or under 32: "
             "square them first (medgen.data.images.load_square)"
         )
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
+    pixels = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float()
     if pixels.shape[-1] != size:
         pixels = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
     return pixels.div_(127.5).sub_(1.0)

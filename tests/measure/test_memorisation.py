@@ -59,6 +59,15 @@ def test_an_exact_copy_is_at_no_distance_and_flagged(small_index) -> None:
     assert small_index.percentile(0.65, "A") == pytest.approx(200 / 3)
 
 
+def test_index_comes_back_from_its_files(small_index, tmp_path) -> None:
+    small_index.save(tmp_path, {"source": "drawn"})
+    again = MemorisationIndex.load(tmp_path)
+    for seed in (3, 77, 1003):
+        distance, name = small_index.nearest(picture(seed), "A")
+        assert again.nearest(picture(seed), "A") == (pytest.approx(distance, abs=0.02), name)
+    assert again.calibration == small_index.calibration
+
+
 def test_modality_without_training_images_is_never_too_close(small_index) -> None:
     assert small_index.nearest(picture(1), "B") == (2.0, None)
     assert small_index.percentile(0.0, "B") == 100
@@ -82,6 +91,12 @@ def test_bundled_index_answers_for_any_image() -> None:
         for one, m in zip(found, ("Chest X-ray", "Fundus"), strict=True)
     )
     assert found == nearest_training(images, ["Chest X-ray", "Fundus"])
+
+
+def test_bundled_projection_belongs_to_the_bundled_vectors() -> None:
+    """Blobs reach some training image's neighbourhood: scrambled weights would be orthogonal."""
+    distances = [nearest_training(picture(s)[None], ["Fundus"])[0].distance for s in range(5)]
+    assert np.mean(distances) < 0.95
 
 
 def test_bundled_calibration_is_ascending() -> None:

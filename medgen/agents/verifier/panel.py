@@ -25,7 +25,7 @@ from medgen.agents.verifier.checks import (
 from medgen.agents.verifier.evidence import Evidence
 from medgen.errors import BadInput
 from medgen.measure.chest import bundled_segmenter
-from medgen.measure.clip import alignment, bundled_clip, concepts
+from medgen.measure.clip import alignment, concepts
 from medgen.measure.memorisation import bundled_index
 from medgen.measure.reader import MODALITY, Reader
 from medgen.records import Correction, Critique, Finding, Measurement, Plan
@@ -52,14 +52,14 @@ class Panel:
 
     @classmethod
     def load(cls) -> Panel:
-        """The bundled panel; loads every member's weights.
+        """The bundled panel; loads every member's weights but the CLIP's, which wait for use.
 
         Raises:
             BadInput: Weights are missing or unreadable.
         """
         bundled_segmenter()
         bundled_index()
-        bundled_clip()
+        concepts()
         reader_card()
         return cls(Reader.load(), [CardiothoracicCheck(), OpacityCheck(), ReaderCheck()])
 
