@@ -68,7 +68,7 @@ def generate(
     given = _checked(structured or {})
     if guidance is not None and not (math.isfinite(guidance) and guidance >= 1):
         raise BadInput(f"guidance {guidance} is no number from 1 up: 2 to 4 is usual")
-    plan, told = _condition(request, raw)
+    plan, told = conditioning_of(request, raw)
     changes: dict[str, object] = {"seed": seed, "structured": {**told.structured, **given}}
     if steps is not None:
         changes["steps"] = steps
@@ -105,7 +105,8 @@ def generate(
     return drawing
 
 
-def _condition(request: Request, raw: bool) -> tuple[Plan, Conditioning]:
+def conditioning_of(request: Request, raw: bool) -> tuple[Plan, Conditioning]:
+    """The plan of a request, and what the generator is told: composed, or as typed when raw."""
     plan = pathology.assess(anatomy.localize(parser.parse(request)))
     if raw:
         return plan, composer.control(request, plan)

@@ -15,7 +15,7 @@ from medgen.agents.state import noise_seed
 from medgen.data.images import png_bytes, write_atomic
 from medgen.evaluation import reader
 from medgen.generator.backends import load_generator
-from medgen.graphs.generate import _condition
+from medgen.graphs.generate import conditioning_of
 from medgen.records import Request
 from medgen.settings import settings
 
@@ -66,7 +66,7 @@ def main():
             continue
         asks = []
         for index in range(max(16, options.samples)):
-            _, told = _condition(Request(prompt=prompts[index % 4]), False)
+            _, told = conditioning_of(Request(prompt=prompts[index % 4]), False)
             seed = noise_seed(options.seed, index, 1, 0)
             asks.append(told.model_copy(update={"seed": seed}))
         pictures = generator.sample(asks)

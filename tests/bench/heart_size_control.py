@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from medgen.agents.state import noise_seed
 from medgen.evaluation.chest import cardiothoracic_ratios
 from medgen.generator.backends import load_generator
-from medgen.graphs.generate import _condition
+from medgen.graphs.generate import conditioning_of
 from medgen.records import Request
 from medgen.settings import settings
 
@@ -45,7 +45,7 @@ def main():
     for raw in (False, True):
         means = []
         for prompt in PROMPTS:
-            _, told = _condition(Request(prompt=prompt), raw)
+            _, told = conditioning_of(Request(prompt=prompt), raw)
             values, missing = ratios(generator, told, options.count, options.seed)
             means.append(np.mean(values))
             print(
@@ -63,7 +63,7 @@ def main():
             )
         print(json.dumps({"raw": raw, "difference": round(float(means[0] - means[1]), 4)}))
     asked, answered = [], []
-    _, told = _condition(Request(prompt="chest X-ray of an adult, PA view, normal"), False)
+    _, told = conditioning_of(Request(prompt="chest X-ray of an adult, PA view, normal"), False)
     for ratio in (0.38, 0.42, 0.46, 0.50, 0.54, 0.58):
         changed = told.model_copy(
             update={"structured": {**told.structured, "cardiothoracic_ratio": ratio}}
