@@ -97,7 +97,7 @@ def main() -> None:
     options.add_argument("prompt", nargs="?", default="cardiomegaly, chest X-ray")
     options.add_argument("--real", action="store_true")
     options.add_argument("--images", type=int, default=1)
-    given = options.parse_args()
+    given = options.parse_intermixed_args()
     collaborators = shared_collaborators() if given.real else phantom_collaborators()
     request = {"seed": 3, "images": given.images, "rounds": 3}
 
@@ -109,13 +109,13 @@ def main() -> None:
         run = Agent(collaborators).run(resume=out)
         (out / "answer.json").write_text(run.model_dump_json())
 
-    # Imported and loaded before forking, so that each process starts warm; but the store, which
-    # belongs to the process that opened it, is only built, by a child.
+    # Imported before forking, so that each process starts warm. Models and store are loaded by
+    # each process itself: their threads would not come along. The store is built by the first.
     import lightrag.lightrag
     import torch
 
     torch.set_num_threads(1)
-    _ = (collaborators.generator, collaborators.panel, collaborators.cases, lightrag)
+    _ = lightrag
     parser.parse(Request(prompt=given.prompt))
     assert in_child(lambda: [collaborators.store]) == 0
     unbroken = given.folder / "unbroken"
