@@ -288,7 +288,7 @@ def finding_odds(classes: dict[str, float], shows: list[str]) -> float:
 def finding_probability(
     classes: dict[str, float], shows: list[str], intercept: float, slope: float
 ) -> float:
-    """Probability of a finding as often there as not, from a head's classes and card."""
+    """Probability of a finding as common as its nearest rival, from a head's classes and card."""
     return 1 / (1 + math.exp(-(intercept + slope * finding_odds(classes, shows))))
 
 

@@ -1,7 +1,7 @@
 """Calibration of a reader and its card: which findings it may judge, and how well it does.
 
 Run as `python -m medgen.measure.reader_card configs/reader.yaml`. Temperatures and each finding's
-log-odds scale (with and without weighing the same) come from the validation fold, figures from
+log-odds scale (fair against its nearest rival) come from the validation fold, figures from
 `split=test`, inside one source each. A finding with fewer than `MIN_CASES` test images on either
 side, or an AUC whose lower bound is under `MIN_AUC`, abstains.
 """
@@ -84,12 +84,29 @@ class Answered:
     rows: list[dict[str, str]]
 
     def scores(self, member: dict, head: Head) -> tuple[np.ndarray, np.ndarray]:
-        """Log-odds of a finding and whether it is there, on the rows that answer its head."""
+        """Log-odds of a finding and the true class, on the rows that answer its head."""
         answers = targets(head, self.rows)
-        shown = {head.classes.index(name) for name in member["shows"]}
         known = np.flatnonzero(answers != IGNORED)
         values = [finding_odds(self.readings[i].heads[head.name], member["shows"]) for i in known]
-        return np.array(values), np.array([int(answers[i] in shown) for i in known])
+        return np.array(values), answers[known]
+
+
+def odds_scale(member: dict, head: Head, validation: Answered) -> tuple[float, float]:
+    """(intercept, slope) that make a finding's log-odds fair against its nearest rival class.
+
+    Against all other classes at once the easy ones (normal films) would set the limit so low that
+    a rival (viral for bacterial pneumonia) passes it.
+    """
+    values, truth = validation.scores(member, head)
+    shown = [head.classes.index(name) for name in member["shows"]]
+    with_it = values[np.isin(truth, shown)]
+    rivals = [values[truth == c] for c in range(len(head.classes)) if c not in shown]
+    rivals = [rival for rival in rivals if len(rival)]
+    if len(with_it) == 0 or not rivals:
+        return 0.0, 1.0
+    nearest = min(rivals, key=lambda rival: auc(with_it, rival))
+    there = np.repeat([1, 0], [len(with_it), len(nearest)])
+    return fit_logistic(np.concatenate([with_it, nearest]), there, prior_slope=1.0)
 
 
 def card(
@@ -152,13 +169,10 @@ def card(
 
 
 def _finding_entry(member: dict, head: Head, held_out: Answered, validation: Answered) -> dict:
-    values, there = validation.scores(member, head)
-    intercept, slope = 0.0, 1.0
-    if 0 < there.sum() < len(there):
-        intercept, slope = fit_logistic(values, there, prior_slope=1.0)
-    odds, there = held_out.scores(member, head)
+    intercept, slope = odds_scale(member, head, validation)
+    odds, truth = held_out.scores(member, head)
     scores = expit(intercept + slope * odds)
-    positive = there == 1
+    positive = np.isin(truth, [head.classes.index(name) for name in member["shows"]])
     with_it, without = scores[positive], scores[~positive]
     area = auc(with_it, without)
     low, high = auc_interval(with_it, without)

@@ -17,7 +17,7 @@ class Evidence:
     """One (H, H, 3) uint8 image and what was measured on it so far."""
 
     def __init__(self, image: np.ndarray, reader: Reader) -> None:
-        self.image = image
+        self.image = np.array(image)
         self._reader = reader
 
     @cached_property
