@@ -22,7 +22,7 @@ from medgen.data.images import SYNTHETIC_NOTICE
 from medgen.errors import BadInput, MedgenError
 from medgen.graphs.agent import Agent, build
 from medgen.graphs.collaborators import Collaborators
-from medgen.records import Conditioning, Critique, Plan, Run, TraceEvent
+from medgen.records import Conditioning, Critique, Plan, Request, Run, TraceEvent
 
 PROMPT = "cardiomegaly, chest X-ray"
 PATH = [
@@ -61,6 +61,14 @@ def test_langgraph_json_names_the_graph() -> None:
     path, factory = json.loads((root / "langgraph.json").read_text())["graphs"]["agent"].split(":")
     module = import_module(path.removeprefix("./").removesuffix(".py").replace("/", "."))
     assert set(getattr(module, factory)().get_graph().nodes) >= {*PATH, *ROUND, "refine", "record"}
+
+
+def test_the_graph_runs_from_a_request_alone_as_other_tools_start_it(runs: Path) -> None:
+    state = build(phantom_collaborators(), None).invoke(
+        {"request": Request(prompt=PROMPT, rounds=1).model_dump(mode="json")}
+    )
+    assert (Path(state["folder"]) / "image.png").is_file()
+    assert Path(state["folder"]).parent == runs.resolve()
 
 
 def test_the_loop_corrects_what_it_measured(agent: Agent) -> None:
