@@ -44,7 +44,14 @@ class Settings(BaseSettings):
         4, ge=1, le=64, description="Images a sampling batch; fixed, so that bytes repeat."
     )
     steps: int = Field(20, ge=2, le=1000, description="Sampling steps.")
-    guidance_scale: float = Field(2.5, ge=1, le=30, description="Classifier-free guidance scale.")
+    guidance_scale: float = Field(1.6, ge=1, le=30, description="Classifier-free guidance scale.")
+    number_guidance: float = Field(
+        1.5,
+        ge=0,
+        le=10,
+        description="Guidance away from the opposite of the structured numbers; 0 saves a third "
+        "of the time where numbers are given.",
+    )
     rounds: int = Field(3, ge=1, le=20, description="Rounds an agent run may take.")
     candidates: int = Field(2, ge=1, le=64, description="Candidates a round.")
     seconds: float | None = Field(

@@ -61,6 +61,9 @@ def _structured(plan: Plan) -> dict[str, float | str]:
     if ratio is not None:
         structured["cardiothoracic_ratio"] = ratio
     structured.update(_opacities(plan))
+    if ratio is not None and not any(lung_density(one, plan) for one in plan.findings):
+        clear = rules("drawing")["lung_density"][plan.age_group or "adult"]["clear"]
+        structured.update(opacity_right=clear, opacity_left=clear)
     if plan.modality in rules("drawing")["captions_say_patient"]:
         for name in ("view", "age_group", "sex"):
             value = getattr(plan, name)

@@ -31,6 +31,7 @@ def load_generator(settings: Settings) -> Generator:
             steps=settings.steps,
             guidance_scale=settings.guidance_scale,
             micro_batch=settings.micro_batch,
+            number_guidance=settings.number_guidance,
         )
     if kind == "diffusers" and source:
         from medgen.generator.diffusers_backend import DiffusersGenerator

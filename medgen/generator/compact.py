@@ -41,7 +41,15 @@ def fingerprint_folder(folder: Path) -> str:
 class CompactGenerator:
     """Text, modality and numbers in; 256x256 pictures out (see `Generator`)."""
 
-    def __init__(self, folder: str | Path, *, steps: int, guidance_scale: float, micro_batch: int):
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        steps: int,
+        guidance_scale: float,
+        micro_batch: int,
+        number_guidance: float = 0.0,
+    ) -> None:
         folder = Path(folder)
         description = folder / "generator.json"
         if not description.is_file():
@@ -72,6 +80,7 @@ class CompactGenerator:
         self.steps = steps
         self.guidance_scale = guidance_scale
         self.micro_batch = micro_batch
+        self.number_guidance = number_guidance
 
     def sample(self, conditionings: Sequence[Conditioning]) -> np.ndarray:
         """See `Generator.sample`: (n, 256, 256, 3) uint8."""
@@ -82,21 +91,25 @@ class CompactGenerator:
                     + ", ".join(self.modalities)
                 )
         images = np.zeros((len(conditionings), self.size, self.size, 3), dtype=np.uint8)
-        groups: dict[tuple[int, float | None], list[int]] = {}
+        groups: dict[tuple[int, float | None, bool], list[int]] = {}
         for index, conditioning in enumerate(conditionings):
             strength = conditioning.strength if conditioning.init_image else None
-            groups.setdefault((conditioning.steps or self.steps, strength), []).append(index)
-        for (steps, strength), members in groups.items():
+            numbers = bool(self.number_guidance and structured.opposite(conditioning.structured))
+            key = (conditioning.steps or self.steps, strength, numbers)
+            groups.setdefault(key, []).append(index)
+        for (steps, strength, numbers), members in groups.items():
             for start in range(0, len(members), self.micro_batch):
                 chosen = members[start : start + self.micro_batch]
                 padded = chosen + [chosen[0]] * (self.micro_batch - len(chosen))
                 batch = [conditionings[index] for index in padded]
-                pixels = self._draw(batch, steps, strength)
+                pixels = self._draw(batch, steps, strength, numbers)
                 images[chosen] = pixels[: len(chosen)]
         return images
 
     @torch.inference_mode()
-    def _draw(self, batch: list[Conditioning], steps: int, strength: float | None) -> np.ndarray:
+    def _draw(
+        self, batch: list[Conditioning], steps: int, strength: float | None, numbers: bool
+    ) -> np.ndarray:
         positive = self._context(
             [c.prompt for c in batch],
             [c.modality for c in batch],
@@ -105,7 +118,18 @@ class CompactGenerator:
         negative = self._context(
             [c.negative_prompt for c in batch], [c.modality for c in batch], [{}] * len(batch)
         )
-        both = Context(*(torch.cat(pair) for pair in zip(negative, positive, strict=True)))
+        branches = [negative, positive]
+        if numbers:
+            # Away from the opposite numbers, all else equal: composed guidance (Liu et al. 2022,
+            # arXiv 2206.01714), since one scale for everything drowns a number in the text.
+            branches.append(
+                self._context(
+                    [c.prompt for c in batch],
+                    [c.modality for c in batch],
+                    [structured.opposite(c.structured) for c in batch],
+                )
+            )
+        context = Context(*(torch.cat(parts) for parts in zip(*branches, strict=True)))
         scales = torch.tensor(
             [c.guidance_scale or self.guidance_scale for c in batch], dtype=torch.float32
         ).view(-1, 1, 1, 1)
@@ -127,14 +151,16 @@ class CompactGenerator:
             latents = latents * scheduler.init_noise_sigma
         for timestep in timesteps:
             prediction = self.unet(
-                torch.cat([latents, latents]),
+                torch.cat([latents] * len(branches)),
                 timestep,
-                encoder_hidden_states=both.states,
-                encoder_attention_mask=both.mask,
-                class_labels=both.pooled,
+                encoder_hidden_states=context.states,
+                encoder_attention_mask=context.mask,
+                class_labels=context.pooled,
             ).sample
-            without, given = prediction.chunk(2)
+            without, given, *opposed = prediction.chunk(len(branches))
             guided = without + scales * (given - without)
+            if opposed:
+                guided = guided + self.number_guidance * (given - opposed[0])
             latents = scheduler.step(guided, timestep, latents).prev_sample
         pictures = self.autoencoder.decode(latents * self.std + self.mean)
         pixels = pictures.add(1).mul(127.5).clamp(0, 255).round().to(torch.uint8)

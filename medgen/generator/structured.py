@@ -69,3 +69,13 @@ def encode(conditions: Sequence[Mapping[str, float | str]]) -> Tensor:
                 vectors[row, column + values.index(str(condition[name]))] = 1.0
             column += len(values)
     return vectors
+
+
+def opposite(condition: Mapping[str, float | str]) -> dict[str, float | str]:
+    """The condition with its numbers mirrored about their centres; empty where it has none."""
+    mirrored = {
+        name: 2 * NUMBERS[name][0] - float(value)
+        for name, value in condition.items()
+        if name in NUMBERS
+    }
+    return {**condition, **mirrored} if mirrored else {}
