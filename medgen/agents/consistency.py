@@ -61,8 +61,10 @@ def merged(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def _overlap(first: Finding, second: Finding) -> bool:
-    return first.side == second.side or "bilateral" in (first.side, second.side) or not (
-        first.side and second.side
+    return (
+        first.side == second.side
+        or "bilateral" in (first.side, second.side)
+        or not (first.side and second.side)
     )
 
 

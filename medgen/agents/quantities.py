@@ -90,9 +90,7 @@ def meant_by(
     """
     low, high = rules("language")["possible_values"].get(asked.name, (0, float("inf")))
     if not low <= asked.value <= high:
-        raise BadInput(
-            f"a {asked.name} of {asked.value:g} is impossible: give {low:g} to {high:g}"
-        )
+        raise BadInput(f"a {asked.name} of {asked.value:g} is impossible: give {low:g} to {high:g}")
     for card in finding_cards().get(modality, {}).values():
         measure = card.measure
         if measure is None or measure.name != asked.name:
