@@ -11,7 +11,7 @@ from medgen.records import Request
     [
         (
             "cardiomegaly, chest X-ray",
-            "chest X-ray, PA view, adult, cardiomegaly, cardiothoracic ratio 0.57",
+            "chest X-ray, PA view, adult, cardiomegaly, cardiothoracic ratio 0.55",
         ),
         ("bacterial pneumonia on the right, CXR of a child",
          "chest X-ray, child, bacterial pneumonia, right lung opacity"),
@@ -36,8 +36,8 @@ def test_the_caption_language(composed, prompt, caption):
 
 @pytest.mark.parametrize(
     ("words", "ratio"),
-    [("mild cardiomegaly", 0.53), ("cardiomegaly", 0.57), ("massive cardiomegaly", 0.63),
-     ("normal heart size", 0.45), ("no cardiomegaly", 0.45), ("cardiothoracic ratio 0.61", 0.61)],
+    [("mild cardiomegaly", 0.53), ("cardiomegaly", 0.55), ("massive cardiomegaly", 0.60),
+     ("normal heart size", 0.43), ("no cardiomegaly", 0.43), ("cardiothoracic ratio 0.61", 0.61)],
 )  # fmt: skip
 def test_grades_move_the_ratio(composed, words, ratio):
     told = composed(f"{words}, chest X-ray")
@@ -101,3 +101,12 @@ def test_the_control_is_the_prompt_as_typed(planned):
     told = control(request, planned(request.prompt))
     assert (told.prompt, told.negative_prompt, told.structured) == (request.prompt, "", {})
     assert (told.modality, told.seed) == ("Chest X-ray", 7)
+
+
+def test_a_heart_size_alone_leaves_the_lungs_clear_and_an_asked_density_stands(composed):
+    alone = composed("cardiomegaly, chest X-ray").structured
+    assert alone["opacity_right"] == alone["opacity_left"] == 0.31
+    both = composed("cardiomegaly with right lung opacity, chest X-ray").structured
+    assert both["opacity_right"] > both["opacity_left"] > 0.31
+    unsided = composed("cardiomegaly and pneumonia, chest X-ray").structured
+    assert "opacity_right" not in unsided
