@@ -11,88 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib import resources
 from pathlib import Path
-from typing import Literal
 
-import yaml
-from pydantic import Field
-
+from medgen.agents.refiner_rules import ActionName, Recipe, RefinerRules, refiner_rules
 from medgen.agents.selector import critique_of, rank
 from medgen.agents.state import Trial, candidate_id, noise_seed
 from medgen.knowledge.cards import finding_cards
-from medgen.records import Candidate, Conditioning, Correction, Critique, Finding, Plan, Record
+from medgen.records import Candidate, Conditioning, Correction, Critique, Finding, Plan
 from medgen.settings import settings
-
-ActionName = Literal["structured", "emphasis", "negative", "guidance", "img2img"]
-
-
-class Span(Record):
-    """Bounds of a structured value, and the largest change at once."""
-
-    low: float
-    high: float
-    largest_step: float = Field(gt=0)
-
-
-class Gain(Record):
-    """How strongly a structured value follows its error, before and after it was measured."""
-
-    start: float
-    low: float
-    high: float
-    least_change: float = Field(gt=0)
-
-
-class Guidance(Record):
-    """Factors and bounds of the guidance scale."""
-
-    up: float = Field(gt=1)
-    down: float = Field(gt=0, lt=1)
-    low: float
-    high: float
-
-
-class Renoising(Record):
-    """When img2img is tried, and how much of the noise it puts back."""
-
-    strength: float = Field(gt=0, le=1)
-    least_score: float
-
-
-class Memory(Record):
-    """How many trials without improvement drop an action."""
-
-    trials: int = Field(ge=1)
-
-
-class Recipe(Record):
-    """The actions that one candidate tries, on the parent's noise or on fresh noise."""
-
-    noise: Literal["same", "fresh"]
-    actions: list[ActionName]
-
-
-class RefinerRules(Record):
-    """`rules/refiner.yaml`."""
-
-    structured: dict[str, Span]
-    gain: Gain
-    emphasis: list[str]
-    longest_prompt: int
-    longest_negative_prompt: int
-    guidance: Guidance
-    img2img: Renoising
-    memory: Memory
-    recipes: list[Recipe] = Field(min_length=2)
-
-
-@lru_cache
-def refiner_rules() -> RefinerRules:
-    """The bundled rules, read once."""
-    source = resources.files("medgen.agents") / "rules" / "refiner.yaml"
-    return RefinerRules.model_validate(yaml.safe_load(source.read_text(encoding="utf-8")))
 
 
 def action_name(action: str) -> str:

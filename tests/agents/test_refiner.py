@@ -10,10 +10,10 @@ from medgen.agents.refiner import (
     Situation,
     measured,
     refine,
-    refiner_rules,
     response_gain,
     trials_of_round,
 )
+from medgen.agents.refiner_rules import refiner_rules
 from medgen.agents.state import Trial, noise_seed
 from medgen.knowledge.cards import finding_cards
 from medgen.records import (
