@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from medgen.data.splits import is_validation
 from medgen.generator.autoencoder import CompactAutoencoder
+from medgen.generator.checkpoints import load_checkpoint, save_checkpoint
 
 
 def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
@@ -79,17 +80,12 @@ def train(config: dict[str, Any]) -> None:
     average.load_state_dict(model.state_dict())
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters", flush=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config["lr"], weight_decay=1e-3)
-    step = 0
     checkpoint = out / "last.pt"
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        step = state["step"]
+    step = load_checkpoint(checkpoint, model, average, optimizer)
     started, seen = time.time(), 0
     while step < config["steps"]:
         generator = np.random.default_rng([config["seed"], step])
+        torch.manual_seed(hash((config["seed"], step)) % 2**63)  # the noise on latents
         rows = generator.choice(len(training), config["batch"], p=weights)
         pixels = _random_crops(images, np.array(training)[rows], config["crop"], generator)
         progress = step / config["steps"]
@@ -114,17 +110,7 @@ def train(config: dict[str, Any]) -> None:
                 flush=True,
             )
         if step % 500 == 0 or step == config["steps"]:
-            temporary = out / "last.tmp"
-            torch.save(
-                {
-                    "model": model.state_dict(),
-                    "average": average.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "step": step,
-                },
-                temporary,
-            )
-            temporary.replace(checkpoint)
+            save_checkpoint(checkpoint, model, average, optimizer, step)
             average.save_pretrained(out / "autoencoder")
             _report(average, images, table, validation)
 

@@ -30,6 +30,7 @@ from medgen.data.images import write_atomic
 from medgen.data.splits import is_validation
 from medgen.generator import captions, structured
 from medgen.generator.autoencoder import CompactAutoencoder
+from medgen.generator.checkpoints import load_checkpoint, save_checkpoint
 from medgen.generator.conditioning import ConditionEncoder
 from medgen.generator.text import CompactTextEncoder, TextTokenizer, train_tokenizer
 from medgen.generator.unet import compact_unet
@@ -230,15 +231,8 @@ def train(config: dict[str, Any]) -> None:
     noise_scheduler = DDPMScheduler(
         beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction"
     )
-    step = 0
     checkpoint = out / "last.pt"
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        step = state["step"]
-        print(f"resumed at step {step}", flush=True)
+    step = load_checkpoint(checkpoint, model, average, optimizer)
 
     def batch_loss(
         net: Trainee, latents: Tensor, chosen: list[Row], dropout: dict[str, float], key: list[int]
@@ -303,17 +297,7 @@ def train(config: dict[str, Any]) -> None:
                     for i in range(0, len(held_out), size)
                 ]
             print(f"  held-out loss {torch.stack(losses).mean():.4f}", flush=True)
-            temporary = out / "last.tmp"
-            torch.save(
-                {
-                    "model": model.state_dict(),
-                    "average": average.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "step": step,
-                },
-                temporary,
-            )
-            temporary.replace(checkpoint)
+            save_checkpoint(checkpoint, model, average, optimizer, step)
             save_generator(out / "generator", average, autoencoder, tokenizer, description)
 
 

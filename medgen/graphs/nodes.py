@@ -312,5 +312,6 @@ def record(state: AgentState, minds: Collaborators) -> Step:
             raise MedgenError(f"run {state['run_id']} lost its candidate: {error}") from error
         written.append(str(save_synthetic_png(path, pixels, tags)))
     text = run_report(state, report.render_markdown(plan, _facts(state)))
+    text = text.replace("<", "&lt;")  # a prompt may hold HTML, and Markdown viewers render it
     written.append(str(write_atomic(folder / REPORT, text)))
     return Step({}, [choice["best"] for choice in state["choices"]], {"files": written})

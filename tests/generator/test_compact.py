@@ -71,6 +71,22 @@ def test_structured_condition_and_negative_prompt_change_the_picture(generator):
     assert not np.array_equal(first, third)
 
 
+def test_number_guidance_widens_the_difference_that_a_number_makes_and_leaves_others_alone():
+    def draw(number_guidance):
+        options = {"steps": STEPS, "guidance_scale": 1.6, "micro_batch": 4}
+        guided = CompactGenerator(BUNDLED, number_guidance=number_guidance, **options)
+        plain = _ask("chest X-ray, adult", "Chest X-ray", seed=1)
+        asks = [
+            plain.model_copy(update={"structured": {"cardiothoracic_ratio": ratio}})
+            for ratio in (0.40, 0.52)
+        ]
+        return guided.sample([plain, *asks]).astype(float)
+
+    without, with_ = draw(0.0), draw(1.5)
+    assert np.array_equal(without[0], with_[0])
+    assert np.abs(with_[1] - with_[2]).mean() > 1.2 * np.abs(without[1] - without[2]).mean()
+
+
 def test_a_modality_that_it_cannot_draw_is_refused_with_those_it_can(generator):
     with pytest.raises(BadInput, match=r"cannot draw Breast MRI.*Fundus"):
         generator.sample([_ask("breast with tumor", "Breast MRI")])

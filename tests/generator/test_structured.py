@@ -23,3 +23,9 @@ def test_numbers_are_ordered_and_standardised():
 def test_unknown_names_and_values_are_refused(condition):
     with pytest.raises(ValueError):
         structured.encode([condition])
+
+
+def test_the_opposite_mirrors_numbers_keeps_categories_and_is_empty_without_numbers():
+    mirrored = structured.opposite({"cardiothoracic_ratio": 0.55, "view": "PA"})
+    assert mirrored == {"cardiothoracic_ratio": pytest.approx(0.37), "view": "PA"}
+    assert structured.opposite({"view": "PA"}) == {}

@@ -99,6 +99,8 @@ def test_html_in_a_prompt_stays_text(agent: Agent) -> None:
     page = Path(run.trace).with_name("trace.html").read_text(encoding="utf-8")
     tags = parsed(page)
     assert "script" not in {tag for tag, _ in tags.found}
+    report = Path(run.trace).with_name("report.md").read_text(encoding="utf-8")
+    assert "&lt;script>" in report and "<" not in report
     assert not any("onerror" in attributes for _, attributes in tags.found)
     assert "&lt;script&gt;" in page and "{{7*7}}" in page and "49" not in page.split("<h2>")[0]
 
