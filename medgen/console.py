@@ -7,6 +7,7 @@ models is never read as markup or as control characters.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 VERDICT_STYLES = {"confirmed": "green", "contradicted": "red", "abstain": "yellow"}
 DRAWS = "generate"
+NO_CODE = "no id known"
+SECONDS_BETWEEN_COUNTS = 0.5
 STATE_STYLES = {"ok": "green", "missing": "yellow", "broken": "red"}
 
 
@@ -150,6 +153,38 @@ def spinner(doing: str, visible: bool) -> Iterator[None]:
         yield
 
 
+class RowCounter:
+    """Counts the rows of a long job on a terminal's stderr, and says at the end how it went."""
+
+    def __init__(self, done: str) -> None:
+        self._done, self.rows, self.failed = done, 0, 0
+        self._console = Console(stderr=True)
+        self._status = Status("", console=self._console)
+        self._started = self._shown = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal and not sys.stdout.isatty():
+            self._status.start()
+        return self
+
+    def count(self, failed: bool = False) -> None:
+        """One more row."""
+        self.rows += 1
+        self.failed += failed
+        now = time.monotonic()
+        if now - self._shown > SECONDS_BETWEEN_COUNTS:
+            self._shown = now
+            self._status.update(f"{self._said()}, {self.rows / (now - self._started):.0f} a second")
+
+    def _said(self) -> str:
+        failed = f", {self.failed} with an error" if self.failed else ""
+        return f"{self.rows} rows {self._done}{failed}"
+
+    def __exit__(self, *_: object) -> None:
+        self._status.stop()
+        self._console.print(self._said(), highlight=False)
+
+
 def _paths(console: Console, label: str, paths: Sequence[str]) -> None:
     # Not wrapped: a path is there to be copied.
     for path in paths:
@@ -237,12 +272,17 @@ def show_plan(plan: Plan) -> None:
         targets = [one for one in plan.measurements if one.finding == finding.finding]
         table.add_row(
             _text(phrase(finding)),
-            _text(finding.code or "-"),
+            _text(finding.code or NO_CODE),
             _text("; ".join(signs) or "-"),
             _text("; ".join(_target(one) for one in targets) or "-"),
         )
     if plan.findings:
         console.print(table)
+    for region in plan.regions:
+        where = f"{region.side} {region.name}" if region.side else region.name
+        console.print(
+            Text.assemble(("where  ", "dim"), _text(where), (f"  {region.code or NO_CODE}", "dim"))
+        )
     if plan.report is not None:
         for section in ("history", "technique", "findings", "impression"):
             body = getattr(plan.report, section)

@@ -17,6 +17,7 @@ Verdict = Literal["confirmed", "contradicted", "abstain"]
 View = Literal["PA", "AP", "AP supine"]
 AgeGroup = Literal["child", "adult"]
 Sex = Literal["female", "male"]
+Reading = Literal["request", "report"]
 
 
 class Record(BaseModel):
@@ -108,10 +109,13 @@ class Request(Record):
     """What the user asked for, before anything is concluded from it.
 
     `rounds`, `candidates` (a round) and `seconds` (no new round after that many) are the budget.
+    `reading` says whether the prompt is a request (contradictions are errors) or a whole report
+    (read sentence by sentence, contradictions are warnings); by its look when null.
     """
 
     prompt: str
     modality: str | None = None
+    reading: Reading | None = None
     seed: int = 0
     images: int = 1
     rounds: int = 3
@@ -143,6 +147,17 @@ class Plan(Record):
     warnings: list[str] = []
     notes: list[str] = []
     decided_by: dict[str, str] = {}
+
+
+class PlanLine(Plan):
+    """What `medgen plan --json` prints, one line a request.
+
+    `id` is the row's; `error` says in one line why a row of a table could not be planned, and
+    then the plan is empty (its `modality` is the one given, or "").
+    """
+
+    id: str
+    error: str | None = None
 
 
 class Conditioning(Record):

@@ -32,6 +32,7 @@ from medgen.knowledge.cards import FindingCard, finding_cards, modality_cards
 from medgen.records import Finding, MeasurementTarget, Plan, Request
 
 LONGEST_PROMPT = 2000
+LONGEST_REPORT = 20_000
 _QUOTED = 60
 
 

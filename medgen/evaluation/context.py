@@ -39,19 +39,18 @@ class Context:
     seed: int = 0
     repetitions: int = 200
     progress: Progress = silent
-    _features: dict[tuple[str, str], np.ndarray] = field(default_factory=dict, repr=False)
+    _features: dict[tuple[str, Path], np.ndarray] = field(default_factory=dict, repr=False)
 
     def features(self, table: ImageTable, encoder: Encoder) -> np.ndarray:
-        """(n, width) float32 features of a whole table, read from disk in a stream, then kept."""
-        key = (table.name, encoder.name)
-        if key not in self._features:
-            parts, done = [], 0
-            for batch in table.batches():
-                parts.append(np.asarray(encoder(batch), dtype=np.float32))
-                done += len(batch)
-                self.progress(f"{encoder.name}: {table.name} images", done, len(table))
-            self._features[key] = np.concatenate(parts)
-        return self._features[key]
+        """(n, width) float32 features of a table's images, each read from disk once and kept."""
+        missing = table.where(lambda row: (encoder.name, row.path) not in self._features)
+        done = 0
+        for batch in missing.batches():
+            for vector in np.asarray(encoder(batch), dtype=np.float32):
+                self._features[encoder.name, missing.rows[done].path] = vector
+                done += 1
+            self.progress(f"{encoder.name}: {table.name} images", done, len(missing))
+        return np.stack([self._features[encoder.name, row.path] for row in table.rows])
 
     def chance(self, *purpose: str) -> np.random.Generator:
         """A source of chance that depends on the seed and on what it is for, not on order."""

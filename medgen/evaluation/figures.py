@@ -79,10 +79,10 @@ class Picture(Record):
 class Outcome(Record):
     """All that one suite found. `warnings` concern the whole suite, one line each."""
 
-    figures: list[Figure] = []
-    differences: list[Difference] = []
-    pictures: list[Picture] = []
-    warnings: list[str] = []
+    figures: list[Figure] = Field(default_factory=list)
+    differences: list[Difference] = Field(default_factory=list)
+    pictures: list[Picture] = Field(default_factory=list)
+    warnings: list[str] = Field(default_factory=list)
 
 
 def unmeasured(

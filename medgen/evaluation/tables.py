@@ -81,7 +81,7 @@ class ImageTable:
         return replace(self, rows=tuple(self.rows[int(i)] for i in indices))
 
     def images(self, indices: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
-        """(n, size, size, 3) uint8 of some rows (all when None): for few, use `batches` for many."""
+        """(n, size, size, 3) uint8 of some rows, all when None; for many, use `batches`."""
         chosen = range(len(self)) if indices is None else indices
         if len(chosen) == 0:
             return np.zeros((0, self.size, self.size, 3), dtype=np.uint8)

@@ -18,34 +18,23 @@ from pathlib import Path
 from typing import Any, cast
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
-from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
-from pydantic import ValidationError
-from pydantic_core import PydanticSerializationError
 
 from medgen.agents.state import AgentState
 from medgen.errors import BadInput, MedgenError
 from medgen.graphs import nodes
 from medgen.graphs.collaborators import Collaborators, shared_collaborators
 from medgen.graphs.outcome import RunResult, conclude
+from medgen.graphs.plan import REASONING, Node, reason, request_of
 from medgen.graphs.run_folder import RunFolder
 from medgen.graphs.trace_html import trace_page
-from medgen.records import Plan, Request, TraceEvent
+from medgen.records import Plan, TraceEvent
 from medgen.settings import settings
 
 Graph = CompiledStateGraph[AgentState, None, AgentState, AgentState]
-Node = Callable[[AgentState, Collaborators], nodes.Step]
 
-REASONING: tuple[Node, ...] = (
-    nodes.parse,
-    nodes.localize_anatomy,
-    nodes.assess_pathology,
-    nodes.retrieve,
-    nodes.map_features,
-    nodes.write_report,
-)
 DRAWING: tuple[Node, ...] = (nodes.compose, nodes.generate, nodes.verify, nodes.select)
 
 
@@ -120,16 +109,7 @@ class Agent:
         Raises:
             BadInput: The prompt cannot be understood.
         """
-        graph = build(self.collaborators, InMemorySaver(), interrupt_before=["compose"])
-        request = _request(prompt, modality)
-        start: AgentState = {
-            "request": request.model_dump(mode="json"),
-            "folder": "",
-            "run_id": "plan",
-        }
-        graph.invoke(start, {"configurable": {"thread_id": "plan"}})
-        state = graph.get_state({"configurable": {"thread_id": "plan"}}).values
-        return Plan.model_validate(state["plan"])
+        return reason(request_of(prompt, modality), self.collaborators)
 
     def run(
         self,
@@ -179,7 +159,7 @@ class Agent:
                 )
         else:
             defaults = settings()
-            request = _request(
+            request = request_of(
                 prompt,
                 modality,
                 seed=seed,
@@ -246,19 +226,6 @@ class Agent:
                     for update in payload.values():
                         on_event(TraceEvent.model_validate(update["events"][0]))
             return cast("AgentState", graph.get_state(thread).values)
-
-
-def _request(prompt: str, modality: str | None, **budget: Any) -> Request:
-    try:
-        request = Request(prompt=prompt, modality=modality, **budget)
-        request.model_dump_json()
-        return request
-    except PydanticSerializationError as error:
-        raise BadInput("the prompt holds half a character (a lone surrogate): remove it") from error
-    except ValidationError as error:
-        fault = error.errors()[0]
-        field = ".".join(str(part) for part in fault["loc"])
-        raise BadInput(f"{field} cannot be used ({fault['msg']}): correct it") from error
 
 
 def _at_least_one(name: str, value: int) -> int:
