@@ -177,8 +177,8 @@ class RowCounter:
             self._status.update(f"{self._said()}, {self.rows / (now - self._started):.0f} a second")
 
     def _said(self) -> str:
-        failed = f", {self.failed} with an error" if self.failed else ""
-        return f"{self.rows} rows {self._done}{failed}"
+        failed = f", {self.failed} not: see their error" if self.failed else ""
+        return f"{self.rows - self.failed} of {self.rows} rows {self._done}{failed}"
 
     def __exit__(self, *_: object) -> None:
         self._status.stop()
