@@ -13,18 +13,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 from pydantic import ValidationError
 
+from medgen.data.formats import Reading, read_rows
 from medgen.data.images import load_image, square
 from medgen.errors import BadInput
 from medgen.knowledge.cards import modality_cards
 from medgen.records import Finding
 
-NEEDED = ("path", "text", "modal")
-# MINIM writes `Text` and `modality` in places; both are understood.
-ALIASES = {"modality": "modal", "caption": "text", "prompt": "text", "image": "path"}
 MODES = ("L", "RGB", "I;16", "I;16B", "I")
 Progress = Callable[[str, int, int], None]
 
@@ -58,6 +55,7 @@ class ImageTable:
     rows: tuple[Row, ...]
     size: int
     grouped: bool
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -105,9 +103,9 @@ def read_table(
     """Read and check a table; every image is decoded once.
 
     Args:
-        path: CSV or Parquet with `path,text,modal` and optionally `label`, `group`, `findings`
-            (JSON list of `Finding`); other columns are kept. Relative image paths start at the
-            table's folder.
+        path: CSV or Parquet with `path,text,modal` (or another form of `medgen.data.formats`) and
+            optionally `label`, `group`, `findings` (JSON list of `Finding`); other columns are
+            kept.
         name: What to call the table in messages: "real", "synthetic" or "train".
         size: Bring all images to squares of this side (aspect kept, padded black). When None the
             images must be squares of one size already.
@@ -117,7 +115,13 @@ def read_table(
         BadInput: The table or one of its rows is wrong; the message names the row.
     """
     path = Path(path)
-    frame = _frame(path, name)
+    reading = Reading()
+    records = list(read_rows(path, reading))
+    if len(records) < 2:
+        raise BadInput(
+            f"the {name} table {path} has {len(records)} "
+            f"image{'s' if len(records) != 1 else ''}: an evaluation needs 2 or more"
+        )
     rows: list[Row] = []
     seen: dict[Path, int] = {}
     first: tuple[int, int] | None = None
@@ -126,13 +130,12 @@ def read_table(
         for card in modality_cards().values()
         for alias in (card.name, *card.aliases)
     }
-    for number, record in enumerate(frame.to_dict("records"), start=2):
+    for number, values in enumerate(records, start=2):
         where = f"{path}, row {number}"
-        values = {str(key): str(value).strip() for key, value in record.items()}
         for column in ("path", "modal"):
             if not values[column]:
                 raise BadInput(f"{where}: {column} is empty: give each row its {column}")
-        image = (path.parent / values.pop("path")).resolve()
+        image = Path(values.pop("path"))
         if image in seen:
             raise BadInput(f"{where}: {image} is row {seen[image]} already: list each image once")
         seen[image] = number
@@ -155,46 +158,14 @@ def read_table(
                 more={key: value for key, value in values.items() if value},
             )
         )
-        progress(f"checking the {name} table", len(rows), len(frame))
+        progress(f"checking the {name} table", len(rows), len(records))
     return ImageTable(
         name=name,
         rows=tuple(rows),
         size=size or max(first or (0, 0)),
-        grouped="group" in frame.columns,
+        grouped="group" in reading.columns,
+        notes=tuple(f"{name} table: {note}" for note in reading.notes),
     )
-
-
-def _frame(path: Path, name: str) -> pd.DataFrame:
-    if not path.is_file():
-        raise BadInput(f"no {name} table at {path}: check the path")
-    try:
-        if path.suffix.lower() == ".parquet":
-            frame = pd.read_parquet(path)
-        else:
-            frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError, ImportError, UnicodeDecodeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BadInput(f"cannot read the {name} table {path} ({reason})") from error
-    columns = {str(c): str(c).strip().lower() for c in frame.columns}
-    present = set(columns.values())
-    frame = frame.rename(
-        columns={
-            old: ALIASES[new] if new in ALIASES and ALIASES[new] not in present else new
-            for old, new in columns.items()
-        }
-    ).fillna("")
-    missing = [column for column in NEEDED if column not in frame.columns]
-    if missing:
-        raise BadInput(
-            f"{path} has no column {' and no column '.join(missing)}: "
-            f"a table needs {','.join(NEEDED)}"
-        )
-    if len(frame) < 2:
-        raise BadInput(
-            f"{path} has {len(frame)} image{'s' if len(frame) != 1 else ''}: "
-            "an evaluation needs 2 or more"
-        )
-    return frame
 
 
 def _check_image(path: Path, where: str) -> tuple[int, int]:
