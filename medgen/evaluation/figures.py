@@ -6,7 +6,7 @@ no model and no metric.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -102,6 +102,24 @@ def unmeasured(
     )
 
 
+def resamples(
+    clusters: np.ndarray, generator: np.random.Generator, repetitions: int
+) -> Iterator[np.ndarray]:
+    """Bootstrap samples of whole clusters, as image indices with repeats.
+
+    Args:
+        clusters: (n,) cluster of each image.
+        generator: Source of chance.
+        repetitions: How many samples.
+    """
+    _, inverse = np.unique(clusters, return_inverse=True)
+    order = np.argsort(inverse, kind="stable")
+    members = np.split(order, np.cumsum(np.bincount(inverse))[:-1])
+    for _ in range(repetitions):
+        drawn = generator.integers(0, len(members), len(members))
+        yield np.concatenate([members[cluster] for cluster in drawn])
+
+
 def bootstrap(
     statistic: Callable[[np.ndarray], float],
     clusters: np.ndarray,
@@ -122,22 +140,15 @@ def bootstrap(
         (low, high); NaN where no sample defines the statistic. Source: Efron and Tibshirani 1993,
         chapter 13; Field and Welsh 2007 for clusters.
     """
-    _, inverse = np.unique(clusters, return_inverse=True)
-    order = np.argsort(inverse, kind="stable")
-    members = np.split(order, np.cumsum(np.bincount(inverse))[:-1])
-    values = np.array(
-        [
-            statistic(
-                np.concatenate(
-                    [members[c] for c in generator.integers(0, len(members), len(members))]
-                )
-            )
-            for _ in range(repetitions)
-        ]
-    )
-    values = values[np.isfinite(values)]
-    if not len(values):
+    values = np.array([statistic(s) for s in resamples(clusters, generator, repetitions)])
+    return interval(values, level)
+
+
+def interval(replicates: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of a statistic's bootstrap values; NaN where none is finite."""
+    finite = replicates[np.isfinite(replicates)]
+    if not len(finite):
         return float("nan"), float("nan")
     tail = (1 - level) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
+    low, high = np.quantile(finite, [tail, 1 - tail])
     return float(low), float(high)
