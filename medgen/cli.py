@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import traceback
 import warnings
@@ -21,12 +22,14 @@ import typer
 from typer.core import TyperGroup
 
 from medgen.console import (
+    Bars,
     LiveSteps,
     RowCounter,
     one_line,
     show_critique,
     show_diagnosis,
     show_drawing,
+    show_evaluation,
     show_facts,
     show_plan,
     show_run,
@@ -96,6 +99,8 @@ app = typer.Typer(
 )
 knowledge_app = typer.Typer(help="Build and query the knowledge store.", no_args_is_help=False)
 app.add_typer(knowledge_app, name="knowledge")
+data_app = typer.Typer(help="Tables of images.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 
 Prompt = Annotated[str, typer.Argument(help=PROMPT_HELP, show_default=False)]
 Modality = Annotated[
@@ -356,6 +361,106 @@ def _plan_table(
             counter.count(failed=line.error is not None)
     if counter.rows == counter.failed:
         raise BadInput(f"no row of {path} can be planned: see the error of each line")
+
+
+@app.command(
+    epilog=_examples(
+        "medgen evaluate --real test.csv --synthetic drawn.csv --train train.csv --size 256",
+        "medgen evaluate --real test.csv --synthetic drawn.csv --suite fidelity,alignment",
+        "medgen evaluate --real test.csv --synthetic prompt_INFO.csv --extractor inception",
+    )
+)
+def evaluate(
+    real: Annotated[
+        Path, typer.Option(help="Table of real images that the generator did not learn from.")
+    ],
+    synthetic: Annotated[Path, typer.Option(help="Table of the images to judge.")],
+    train: Annotated[
+        Path | None,
+        typer.Option(help="Table of the training images; privacy and utility need it."),
+    ] = None,
+    suite: Annotated[
+        str, typer.Option(help="Which suites, separated by commas.")
+    ] = "fidelity,diversity,alignment,privacy,utility",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the report; finished suites in it are not run again."),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(help="Bring all images to squares of this side, padded, not squashed."),
+    ] = None,
+    extractor: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Feature extractor, repeatable: bundled, inception, raddino, or a folder or hub "
+            "id of a vision model.",
+        ),
+    ] = None,
+    seed: Seed = 0,
+    minim: Annotated[
+        bool, typer.Option("--minim", help="Also give MINIM's own MS-SSIM, for comparison.")
+    ] = False,
+    pictures: Annotated[
+        bool,
+        typer.Option(help="Show the worst pairs, which hold real training images."),
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Measure synthetic images against real ones: fidelity, diversity, alignment, privacy, utility.
+
+    A table is `path,text,modal[,label,group,findings]` (CSV or Parquet), MINIM's, or
+    CheXGenBench's prompt_INFO.csv. Writes metrics.json, report.md and report.html.
+    """
+    with _working(as_json), Bars(visible=not as_json) as bars:
+        from medgen.graphs.evaluate import REPORT
+        from medgen.graphs.evaluate import evaluate as measure
+
+        evaluation, folder = measure(
+            real,
+            synthetic,
+            train,
+            suites=[name.strip() for name in suite.split(",") if name.strip()],
+            out=out,
+            size=size,
+            extractors=extractor or ["bundled"],
+            seed=seed,
+            minim=minim,
+            pictures=pictures,
+            command=shlex.join(["medgen", *sys.argv[1:]]),
+            progress=bars,
+        )
+    if as_json:
+        _print_json(evaluation)
+    else:
+        show_evaluation(evaluation, str(folder / REPORT))
+
+
+@data_app.command(
+    "convert",
+    epilog=_examples(
+        "medgen data convert drawn.csv prompt_INFO.csv --to chexgenbench",
+        "medgen data convert minim.csv table.csv",
+    ),
+)
+def data_convert(
+    table: Annotated[Path, typer.Argument(help="A table in any of the known forms.")],
+    target: Annotated[Path, typer.Argument(help="The CSV file to write.")],
+    to: Annotated[str, typer.Option(help="medgen, minim or chexgenbench.")] = "medgen",
+) -> None:
+    """Rewrite a table of images in another form of the field."""
+    from medgen.data.formats import FORMS, Reading, read_rows, write_rows
+
+    if to not in FORMS:
+        raise BadInput(f"--to {to} is no form: use {', '.join(FORMS)}")
+    if target.exists():
+        raise BadInput(f"{target} is there already: choose another name")
+    reading = Reading()
+    write_rows(read_rows(table, reading), target, to)
+    for note in reading.notes:
+        sys.stderr.write(f"{note}\n")
+    typer.echo(str(target.resolve()))
 
 
 @app.command(

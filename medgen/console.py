@@ -14,12 +14,21 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
     from medgen.doctor import Diagnosis
+    from medgen.evaluation.report import Evaluation
     from medgen.records import (
         Critique,
         Drawing,
@@ -183,6 +192,72 @@ class RowCounter:
     def __exit__(self, *_: object) -> None:
         self._status.stop()
         self._console.print(self._said(), highlight=False)
+
+
+class Bars:
+    """Bars of a long job's tasks on stderr, with the time to go; plain lines off a terminal."""
+
+    def __init__(self, visible: bool = True) -> None:
+        self._console = Console(stderr=True, quiet=not visible)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __call__(self, task: str, done: int, total: int) -> None:
+        """Show that `done` of `total` of a task are done."""
+        if task not in self._tasks:
+            self._tasks[task] = self._progress.add_task(one_line(task), total=total)
+            if not self._console.is_terminal:
+                self._console.print(f"{one_line(task)}: {total}", highlight=False, markup=False)
+        self._progress.update(self._tasks[task], completed=done, total=total)
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+
+def show_evaluation(evaluation: Evaluation, page: str) -> None:
+    """Print an evaluation's figures, a table a scorer, its warnings and the report's path."""
+    console = Console()
+    for suite in evaluation.suites:
+        outcome = evaluation.outcomes[suite]
+        for scorer in dict.fromkeys(figure.scorer for figure in outcome.figures):
+            table = Table(title=_text(f"{suite} by {scorer}"), title_justify="left")
+            for heading in ("metric", "scope", "synthetic", "floor", "n"):
+                table.add_column(heading)
+            for one in outcome.figures:
+                if one.scorer == scorer:
+                    better = {"lower": " ↓", "higher": " ↑", None: ""}[one.better]
+                    table.add_row(
+                        _text(one.metric + better),
+                        _text(" · ".join(part for part in (one.scope, one.group) if part)),
+                        _text(_interval(one.value, one.low, one.high) or one.note),
+                        _text(_interval(one.floor, one.floor_low, one.floor_high)),
+                        str(one.n),
+                    )
+            console.print(table)
+        for warning in outcome.warnings:
+            console.print(_text(f"warning: {warning}", "yellow"))
+    for warning in evaluation.warnings:
+        console.print(_text(f"warning: {warning}", "yellow"))
+    _paths(console, "report", [page])
+
+
+def _interval(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None:
+        return ""
+    if low is None or high is None:
+        return f"{value:.4g}"
+    return f"{value:.4g} [{low:.4g}, {high:.4g}]"
 
 
 def _paths(console: Console, label: str, paths: Sequence[str]) -> None:

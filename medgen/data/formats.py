@@ -21,6 +21,7 @@ from medgen.data.images import write_atomic
 from medgen.errors import BadInput
 
 Form = Literal["medgen", "minim", "chexgenbench"]
+FORMS: tuple[Form, ...] = ("medgen", "minim", "chexgenbench")
 NEEDED = ("path", "text", "modal")
 # Other people's names of the needed columns, in lower case.
 ALIASES = {
