@@ -33,6 +33,7 @@ from medgen.console import (
     show_facts,
     show_plan,
     show_run,
+    show_table_report,
     spinner,
 )
 from medgen.errors import BadInput, MedgenError
@@ -435,6 +436,30 @@ def evaluate(
         _print_json(evaluation)
     else:
         show_evaluation(evaluation, str(folder / REPORT))
+
+
+@data_app.command(
+    "check",
+    epilog=_examples("medgen data check table.csv", "medgen data check table.csv --json"),
+)
+def data_check(
+    table: Annotated[Path, typer.Argument(help="A table in any of the known forms.")],
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Threads that decode.")] = 2,
+    as_json: Json = False,
+) -> None:
+    """Look for broken images, duplicates, leakage between splits; count labels.
+
+    Exits 1 when a problem was found.
+    """
+    with _working(as_json), RowCounter("looked at") as counter:
+        from medgen.data.check import check_table
+
+        report = check_table(table, workers, progress=counter.count_to)
+    if as_json:
+        _print_json(report)
+    else:
+        show_table_report(report)
+    raise typer.Exit(FAILED if report.problems else 0)
 
 
 @data_app.command(

@@ -27,6 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from medgen.data.check import TableReport
     from medgen.doctor import Diagnosis
     from medgen.evaluation.report import Evaluation
     from medgen.records import (
@@ -178,12 +179,16 @@ class RowCounter:
 
     def count(self, failed: bool = False) -> None:
         """One more row."""
-        self.rows += 1
         self.failed += failed
+        self.count_to(self.rows + 1)
+
+    def count_to(self, rows: int) -> None:
+        """So many rows by now."""
+        self.rows = rows
         now = time.monotonic()
         if now - self._shown > SECONDS_BETWEEN_COUNTS:
             self._shown = now
-            self._status.update(f"{self._said()}, {self.rows / (now - self._started):.0f} a second")
+            self._status.update(f"{self._said()}, {rows / (now - self._started):.0f} a second")
 
     def _said(self) -> str:
         failed = f", {self.failed} not: see their error" if self.failed else ""
@@ -223,6 +228,28 @@ class Bars:
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
+
+
+def show_table_report(report: TableReport) -> None:
+    """Print what is in a table, then what is wrong with it."""
+    console = Console()
+    splits = sorted({s for by in report.labels.values() for c in by.values() for s in c})
+    table = Table()
+    for heading in ("modality", "label", *(split or "images" for split in splits)):
+        table.add_column(heading, justify="left" if heading in ("modality", "label") else "right")
+    for modal, labels in report.labels.items():
+        for label, counts in labels.items():
+            cells = [str(counts.get(split, 0)) for split in splits]
+            table.add_row(_text(modal), _text(label or "(none)"), *cells)
+    console.print(table)
+    for note in report.notes:
+        console.print(_text(note, "yellow"))
+    for problem in report.problems:
+        console.print(_text(f"{problem.kind}: {problem.text}"))
+    told = ", ".join(f"{count} {kind}" for kind, count in report.counts.items())
+    console.print(
+        _text(f"{report.rows} rows: {told or 'no problem found'}", "red" if told else "green")
+    )
 
 
 def show_evaluation(evaluation: Evaluation, page: str) -> None:
