@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 
 from medgen.agents.language import Lexicon, Token, rules
 from medgen.errors import BadInput
@@ -152,19 +152,28 @@ def _read_view(tokens: Sequence[Token], views: Sequence[View], result: Demograph
     result.view = said[0] if said else None
 
 
-def read_demographics(tokens: Sequence[Token], views: Sequence[View]) -> Demographics:
+def read_demographics(
+    tokens: Sequence[Token], views: Sequence[View], lenient: bool = False
+) -> Demographics:
     """Age in years, age group, sex and projection of a request.
 
     Args:
         tokens: The prompt's tokens.
         views: The projections that the modality has; without any, none is looked for.
+        lenient: What cannot be used becomes a warning, for reports.
 
     Raises:
         BadInput: An impossible age, two ages, sexes or projections, or one that is not drawn.
     """
     result = Demographics()
-    _read_age(tokens, result)
-    _read_person(tokens, result)
+    steps = [partial(_read_age, tokens, result), partial(_read_person, tokens, result)]
     if views:
-        _read_view(tokens, views, result)
+        steps.append(partial(_read_view, tokens, views, result))
+    for step in steps:
+        try:
+            step()
+        except BadInput as error:
+            if not lenient:
+                raise
+            result.warnings.append(f"{error}: left out")
     return result

@@ -132,6 +132,13 @@ def _by_technique(
     raise BadInput(f"the modality is not clear: say {_listed(choices, 'or')}")
 
 
+def naming(tokens: Sequence[Token]) -> set[int]:
+    """The tokens that name a modality or a technique."""
+    _, _, technique_at, _ = _from_words(tokens)
+    named = modality_lexicon().scan(tokens)
+    return technique_at | {index for match in named for index in match.taken}
+
+
 def resolve_modality(tokens: Sequence[Token], given: str | None) -> Resolved | None:
     """The modality that a request means, or None when nothing in it says any.
 

@@ -20,7 +20,10 @@ from medgen.agents.modality import resolve_modality
 from medgen.agents.modifiers import Mention
 from medgen.agents.quantities import Asked, asked_values, meant_by
 from medgen.agents.reading import Reading, leftovers, read_findings
+from medgen.agents.report_reading import read_report, reconciled
 from medgen.agents.scope import cue_lexicon
+from medgen.agents.sections import is_report, of_the_patient
+from medgen.agents.sections import sentences as sentences_of
 from medgen.agents.vocabulary import (
     generic_findings,
     grid_lexicon,
@@ -34,12 +37,14 @@ from medgen.records import Finding, MeasurementTarget, Plan, Request
 LONGEST_PROMPT = 2000
 LONGEST_REPORT = 20_000
 _QUOTED = 60
+_TOLD = 5
 
 
-def _clean(prompt: str) -> str:
-    if len(prompt) > LONGEST_PROMPT:
+def _clean(prompt: str, report: bool) -> str:
+    longest = LONGEST_REPORT if report else LONGEST_PROMPT
+    if len(prompt) > longest:
         raise BadInput(
-            f"the prompt has {len(prompt)} characters, more than {LONGEST_PROMPT}: "
+            f"the prompt has {len(prompt)} characters, more than {longest}: "
             "give the findings in a sentence or two"
         )
     for position, character in enumerate(prompt):
@@ -51,7 +56,8 @@ def _clean(prompt: str) -> str:
                 f"{position + 1}: remove it"
             )
     kept = "".join(c for c in prompt if unicodedata.category(c) != "Cf")
-    text = " ".join(unicodedata.normalize("NFKC", kept).split())
+    text = unicodedata.normalize("NFKC", kept)
+    text = text.strip() if report else " ".join(text.split())
     if not any(character.isalnum() for character in text):
         raise BadInput('the prompt is empty: say what to draw, such as "cardiomegaly, chest X-ray"')
     return text
@@ -238,7 +244,8 @@ def parse(request: Request) -> Plan:
     """Read a request into a plan: modality, findings, patient, projection; nothing is added.
 
     Args:
-        request: The user's prompt, with a modality that overrides the prompt's when given.
+        request: The user's prompt, with a modality that overrides the prompt's when given. A
+            whole report is read leniently (`request.reading`, else by its look).
 
     Returns:
         A plan whose findings are as asked: present, absent, uncertain or historical. Sizes and
@@ -247,9 +254,17 @@ def parse(request: Request) -> Plan:
 
     Raises:
         BadInput: Empty, too long or with control characters; no or several modalities; a finding
-            that the modality cannot show; contradictions; nothing understood.
+            that the modality cannot show; contradictions; nothing understood. Of a report only
+            the first two.
     """
-    text = _clean(request.prompt)
+    report = request.reading == "report"
+    if request.reading is None:
+        report = len(request.prompt) <= LONGEST_REPORT and is_report(request.prompt)
+    text = _clean(request.prompt, report)
+    return _parse_report(request, text) if report else _parse_request(request, text)
+
+
+def _parse_request(request: Request, text: str) -> Plan:
     tokens, warnings = _respell(tokenize(text))
     modality = resolve_modality(tokens, request.modality)
     if modality is None:
@@ -292,5 +307,51 @@ def parse(request: Request) -> Plan:
         measurements=targets,
         not_drawable=unsaid,
         warnings=warnings,
+        decided_by={"parser": "rules"},
+    )
+
+
+def _parse_report(request: Request, text: str) -> Plan:
+    sentences = sentences_of(text)
+    warnings: list[str] = []
+    everything = tokenize(text)
+    modality = resolve_modality(everything, request.modality)
+    if modality is None:
+        raise _nothing_understood(text[:LONGEST_PROMPT], None)
+    name = modality.name
+    card = modality_cards().get(name)
+    person = read_demographics(
+        tokenize(of_the_patient(sentences)), card.views if card else (), lenient=True
+    )
+
+    def respell(tokens: list[Token]) -> list[Token]:
+        corrected, said = _respell(tokens)
+        warnings.extend(said)
+        return corrected
+
+    understood = read_report(sentences, name, respell)
+    findings = [_finding(mention, name, []) for mention in understood.mentions]
+    kept, given_way = reconciled(findings, name)
+    warnings += given_way
+    if understood.unknown:
+        some = ", ".join(map(_quoted, understood.unknown[:_TOLD]))
+        more = len(understood.unknown) - _TOLD
+        warnings.append(f"not understood: {some}{f' and {more} more' if more > 0 else ''}")
+    if not kept:
+        warnings.append("no finding is named")
+    if card is None:
+        warnings.append(f"{name} has no modality card here: it can be planned, not drawn")
+    return Plan(
+        prompt=request.prompt,
+        modality=name,
+        findings=kept,
+        view=person.view,
+        age=person.age,
+        age_group=person.age_group,
+        sex=person.sex,
+        measurements=[target for mention in understood.mentions for target in _targets(mention)],
+        not_drawable=understood.unsaid,
+        warnings=list(dict.fromkeys([*person.warnings, *warnings])),
+        notes=["read as a report: what it describes wins over what it denies"],
         decided_by={"parser": "rules"},
     )

@@ -123,14 +123,15 @@ def _count_numbers(reading: Reading) -> None:
             reading.used.add(index)
 
 
-def _assign_status(reading: Reading) -> None:
+def _assign_status(reading: Reading, report: bool) -> None:
     flagged = [False] * len(reading.tokens)
     for modifier in reading.modifiers:
         for index in range(modifier.start, modifier.end):
             flagged[index] = flagged[index] or modifier.kind != "place"
     unsaid = {i for start, last in reading.unsaid for i in range(start, last + 1)}
     spoken: list[Mention | Elsewhere] = [*reading.mentions, *reading.elsewhere]
-    found = contexts(_masked(reading.tokens, unsaid), [s.taken for s in spoken], flagged)
+    masked = _masked(reading.tokens, unsaid)
+    found = contexts(masked, [item.taken for item in spoken], flagged, report)
     for item, context in zip(spoken, found, strict=True):
         if isinstance(item, Mention) and item.fixed:
             continue
@@ -230,13 +231,16 @@ def _share_eye(reading: Reading) -> None:
             mention.sides |= set() if mention.normal else sides
 
 
-def read_findings(tokens: list[Token], modality: Resolved, person: set[int]) -> Reading:
-    """Find every finding of a prompt and what is said of it.
+def read_findings(
+    tokens: list[Token], modality: Resolved, person: set[int], report: bool = False
+) -> Reading:
+    """Find every finding of a prompt, or of a report's sentence, and what is said of it.
 
     Args:
         tokens: The prompt.
         modality: What is imaged, with the tokens that said so.
         person: Tokens that speak of the patient or the projection and are not read again.
+        report: Whether this is a report's sentence, whose lists run on through commas.
     """
     reading = Reading(tokens, modality)
     sizes = [size for size in lengths(tokens) if size.start not in person]
@@ -245,7 +249,7 @@ def read_findings(tokens: list[Token], modality: Resolved, person: set[int]) -> 
     reading.used |= apart
     _collect(reading, _masked(tokens, apart))
     _count_numbers(reading)
-    _assign_status(reading)
+    _assign_status(reading, report)
     said = _normal_places(reading)
     attach(tokens, reading.mentions, reading.modifiers)
     _share_eye(reading)

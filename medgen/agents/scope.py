@@ -53,8 +53,10 @@ class _Scopes:
         tokens: Sequence[Token],
         targets: Sequence[tuple[int, ...]],
         modified: Sequence[bool],
+        report: bool = False,
     ) -> None:
         self.tokens = tokens
+        self.report = report
         self.targets = targets
         self.modified = modified
         self.inside = {index for taken in targets for index in taken}
@@ -112,6 +114,9 @@ class _Scopes:
             return ""
         if kind == ",":
             kind = self._joint(chunks, position + 1) if position + 1 < len(chunks) else ""
+            if not kind and self.report and known and not any(self.modified[start:end]):
+                # "no effusion, edema": reports list what is not there, requests list wishes.
+                return ","
         # "no pneumonia and *right* effusion": a negated list does not grade or side its items.
         # Only "or" carries a list over a word that is not known.
         if kind == "and" and (not known or any(self.modified[start:end])):
@@ -156,7 +161,10 @@ class _Scopes:
 
 
 def contexts(
-    tokens: Sequence[Token], targets: Sequence[tuple[int, ...]], modified: Sequence[bool]
+    tokens: Sequence[Token],
+    targets: Sequence[tuple[int, ...]],
+    modified: Sequence[bool],
+    report: bool = False,
 ) -> list[Context]:
     """The status of each target.
 
@@ -165,11 +173,12 @@ def contexts(
         targets: Token indices of each finding's mention.
         modified: Per token, whether it is a side, a grade, a number: "no pneumonia and *right*
             effusion" negates the first only.
+        report: Lists run on through commas, as reports have them.
 
     Returns:
         One context a target, in order; the strongest cue wins (absent, historical, uncertain).
     """
-    scopes = _Scopes(tokens, targets, modified)
+    scopes = _Scopes(tokens, targets, modified, report)
     results = [Context("present") for _ in targets]
     by_place: dict[tuple[int, ...], list[Match]] = {}
     for cue in scopes.cues:
