@@ -27,6 +27,7 @@ LISTED = 100
 CHUNK = 256
 # Bits of 128 in which two hashes of one picture may differ.
 ALIKE = 4
+LOOK_ALIKE = "look-alike image"
 Progress = Callable[[int], None]
 Seen = tuple[str, str, np.ndarray]
 
@@ -131,7 +132,7 @@ class _Checker:
             return
         for one, other in look_alikes(np.stack([alike for _, _, alike in self.hashes])):
             (first, its_split, _), (second, split, _) = self.hashes[one], self.hashes[other]
-            self._pair("look-alike image", first, second, its_split, split, "look the same")
+            self._pair(LOOK_ALIKE, first, second, its_split, split, "look alike, compare them by eye")
 
     def _once(self, what: str, key: str, number: int, split: str, text: str) -> bool:
         """Note the first row of a key; report every other one. True for a first row."""
@@ -146,8 +147,9 @@ class _Checker:
     ) -> None:
         self.problem(kind, [before, number], f"rows {before} and {number}: {text}")
         if its_split != split:
+            # Two eyes may look alike; the same pixels or the same file are never chance.
             self.problem(
-                "leakage",
+                "possible leakage" if kind == LOOK_ALIKE else "leakage",
                 [before, number],
                 f"rows {before} ({its_split}) and {number} ({split}): {text}, in two splits",
             )

@@ -58,7 +58,7 @@ def test_the_same_picture_under_another_name_is_found_even_compressed(folder):
         "again.jpg,x,OCT,,test,4",
         "c.png,x,OCT,,test,5",
     )
-    assert found.counts == {"duplicate image": 1, "look-alike image": 1, "leakage": 1}
+    assert found.counts == {"duplicate image": 1, "look-alike image": 1, "possible leakage": 1}
 
 
 def test_different_pictures_do_not_look_alike():
