@@ -28,6 +28,7 @@ CHUNK = 256
 # Bits of 128 in which two hashes of one picture may differ.
 ALIKE = 4
 LOOK_ALIKE = "look-alike image"
+ALIKE_TEXT = "look alike, compare them by eye"
 Progress = Callable[[int], None]
 Seen = tuple[str, str, np.ndarray]
 
@@ -132,7 +133,7 @@ class _Checker:
             return
         for one, other in look_alikes(np.stack([alike for _, _, alike in self.hashes])):
             (first, its_split, _), (second, split, _) = self.hashes[one], self.hashes[other]
-            self._pair(LOOK_ALIKE, first, second, its_split, split, "look alike, compare them by eye")
+            self._pair(LOOK_ALIKE, first, second, its_split, split, ALIKE_TEXT)
 
     def _once(self, what: str, key: str, number: int, split: str, text: str) -> bool:
         """Note the first row of a key; report every other one. True for a first row."""
