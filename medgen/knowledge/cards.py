@@ -12,16 +12,17 @@ from __future__ import annotations
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError
 
 from medgen.errors import BadInput
-from medgen.records import AgeGroup, Record, View
+from medgen.records import AgeGroup, Record, Severity, View
 from medgen.settings import settings
 
 Box = tuple[float, float, float, float]
+Range = tuple[float | None, float | None]
 # The C parser where PyYAML has it: the cards are read at every start.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -74,7 +75,7 @@ class ModalityCard(Record):
 
 
 class MeasureCard(Record):
-    """How a finding is measured: a number, its unit, its ranges and where they hold.
+    """A measure that requests may state, drawings aim at and checks judge.
 
     `normal` and `abnormal` are [low, high] with null for an open end. `population` and `views`
     say for whom the ranges hold; outside them the check abstains. `target` is what a drawing with
@@ -83,13 +84,39 @@ class MeasureCard(Record):
 
     name: str
     unit: str = ""
-    normal: tuple[float | None, float | None]
-    abnormal: tuple[float | None, float | None]
+    normal: Range
+    abnormal: Range
     population: AgeGroup | Literal["any"] = "any"
     views: list[View] = []
     target: float | None = None
     normal_target: float | None = None
     source: str
+
+
+class RangeCard(Record):
+    """How radiology measures a finding: a number, its unit, its ranges and whose figures they are.
+
+    `normal` is the range without the finding, null where the measure exists only with it;
+    `abnormal` the range with it, `grades` its parts by severity; `holds` says for whom or on which
+    device. Knowledge for plans and reports: no check of medgen reads these numbers off an image.
+    """
+
+    name: str
+    unit: str
+    normal: Range | None
+    abnormal: Range
+    grades: dict[Severity, Range] = {}
+    holds: str | None = None
+    source: str
+
+
+class LookCard(Record):
+    """How a finding looks beyond its signs: where, on which side, how far, how bright."""
+
+    location: str
+    side: str
+    extent: str
+    intensity: str
 
 
 class FindingCard(Record):
@@ -100,6 +127,7 @@ class FindingCard(Record):
     "normal heart size" or "no brain tumor". `excludes` is symmetric (the loader mirrors it);
     `hidden_in` lists views in which the finding may not be visible. `captioned` is true when the
     bundled generator's training captions carry the finding, so that it can be expected to draw it.
+    `source` and the measures' sources are citations; the YAML names keys of `references.yaml`.
     """
 
     name: str
@@ -112,13 +140,40 @@ class FindingCard(Record):
     region: str | None = None
     sided: bool = False
     signs: list[str] = Field(min_length=1)
+    look: LookCard
     measure: MeasureCard | None = None
+    measures: list[RangeCard] = []
     implies: list[str] = []
     excludes: list[str] = []
     differential: list[str] = []
     hidden_in: list[str] = []
     captioned: bool = False
     source: str
+
+
+    def ranges(self) -> list[RangeCard]:
+        """Every way in which the finding is measured, the judged measure first."""
+        if self.measure is None:
+            return self.measures
+        judged = self.measure
+        holds = [f"{judged.population}s"] if judged.population != "any" else []
+        holds += [f"{' or '.join(judged.views)} films"] if judged.views else []
+        first = RangeCard(
+            name=judged.name,
+            unit=judged.unit,
+            normal=judged.normal,
+            abnormal=judged.abnormal,
+            holds=", ".join(holds) or None,
+            source=judged.source,
+        )
+        return [first, *self.measures]
+
+
+class Reference(Record):
+    """A citation; `checked` says how it was looked up, null when it was not."""
+
+    cite: str
+    checked: Literal["abstract", "record"] | None
 
 
 def _documents(folder: str) -> list[tuple[str, object]]:
@@ -154,13 +209,30 @@ def modality_cards() -> dict[str, ModalityCard]:
 
 
 @lru_cache
+def references() -> dict[str, Reference]:
+    """The literature behind the cards, by key."""
+    path = resources.files("medgen.knowledge") / "base" / "references.yaml"
+    entries = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    return {key: Reference.model_validate(entry) for key, entry in entries.items()}
+
+
+def _with_citations(entry: dict[str, Any]) -> dict[str, Any]:
+    """The card as written, reference keys replaced by what they stand for."""
+    known = references()
+    for part in (entry, entry.get("measure"), *entry.get("measures", [])):
+        if part and part["source"] in known:
+            part["source"] = known[part["source"]].cite
+    return entry
+
+
+@lru_cache
 def finding_cards() -> dict[str, dict[str, FindingCard]]:
     """Finding cards by modality name, then by canonical finding name."""
     table: dict[str, dict[str, FindingCard]] = {}
     for _, data in _documents("findings"):
         assert isinstance(data, list)
         for entry in data:
-            card = FindingCard.model_validate(entry)
+            card = FindingCard.model_validate(_with_citations(entry))
             table.setdefault(card.modality, {})[card.name] = card
     for cards in table.values():
         _mirror_exclusions(cards)
