@@ -42,7 +42,7 @@ class Measurement(Record):
 
 
 class Finding(Record):
-    """A finding as asked for and, after verification, as measured."""
+    """A finding as asked for and, after verification, as measured; `size_mm` is the asked size."""
 
     finding: str
     code: str | None = None
@@ -50,6 +50,7 @@ class Finding(Record):
     side: Side | None = None
     location: str | None = None
     severity: Severity | None = None
+    size_mm: float | None = Field(default=None, gt=0)
     verdict: Verdict | None = None
     confidence: float | None = Field(default=None, ge=0, le=1)
     measurements: list[Measurement] = []
@@ -96,13 +97,44 @@ class MeasurementTarget(Record):
     source: str
 
 
+class Entailed(Record):
+    """What the knowledge base says of an asked finding and another one.
+
+    `relation` is "implies" (always), "may imply" (as a rule, and may be missing) or "excludes".
+    Nothing entailed is drawn for that reason alone.
+    """
+
+    finding: str
+    relation: Literal["implies", "may imply", "excludes"]
+    other: str
+
+
+class ReportField(Record):
+    """One field of a structured report: its section and name, what it says, and a code of it.
+
+    `finding` is the asked finding that the field is about, null where it is about none.
+    """
+
+    section: Literal["history", "technique", "comparison", "observations", "impression"]
+    name: str
+    value: str
+    finding: str | None = None
+    code: str | None = None
+
+
 class Report(Record):
-    """A templated report of what the image is to show."""
+    """A templated report of what the image is to show: as prose, and field by field.
+
+    `text` is the whole report in the layout of its template; `template` that template's name.
+    """
 
     history: str
     technique: str
     findings: str
     impression: str
+    fields: list[ReportField] = []
+    text: str = ""
+    template: str = ""
 
 
 class Request(Record):
@@ -126,7 +158,9 @@ class Request(Record):
 class Plan(Record):
     """What the reasoning roles concluded from a request; filled node by node.
 
-    `modality` is a modality card's name. `not_drawable` keeps the words that no image can show;
+    `modality` is a modality card's name. `entailed` is what the findings imply and exclude,
+    `implausible` what does not fit the modality or the patient (also in `warnings`).
+    `not_drawable` keeps the words that no image can show;
     `warnings` are what the user should know, `notes` what was taken for granted or entailed;
     `cited` the ids of facts used; `decided_by` maps a role to "rules" or a model's name.
     """
@@ -141,6 +175,8 @@ class Plan(Record):
     regions: list[Region] = []
     signs: list[Sign] = []
     measurements: list[MeasurementTarget] = []
+    entailed: list[Entailed] = []
+    implausible: list[str] = []
     report: Report | None = None
     cited: list[str] = []
     not_drawable: list[str] = []
@@ -244,7 +280,12 @@ class Candidate(Record):
 
 
 class TraceEvent(Record):
-    """What one node did: who decided, from what, to what, in how many seconds."""
+    """What one node did: who decided, from what, to what, in how many seconds.
+
+    `decided_by` is "rules", a model's name, or "rules; MODEL: why it did not decide". `tokens`
+    (prompts and answers) and `cost` (US dollars, where prices are set) are null when no language
+    model was asked.
+    """
 
     node: str
     round: int | None = None
@@ -254,6 +295,7 @@ class TraceEvent(Record):
     outputs: dict[str, object] = {}
     decided_by: str = "rules"
     tokens: int | None = None
+    cost: float | None = None
 
 
 class Drawing(Record):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import (
@@ -56,6 +57,39 @@ class Settings(BaseSettings):
     candidates: int = Field(2, ge=1, le=64, description="Candidates a round.")
     seconds: float | None = Field(
         None, gt=0, description="No new round of an agent run starts after so many seconds."
+    )
+    templates: Path | None = Field(
+        None, description="Folder with report templates (YAML) over the bundled ones."
+    )
+    llm: str | None = Field(
+        None,
+        pattern=r"^[^\s:]+:\S+$",
+        description="Language model that reasons beside the rules, as PROVIDER:MODEL of LangChain "
+        "('openai:NAME' with OPENAI_BASE_URL for a local server); rules alone when not set.",
+    )
+    llm_method: Literal["json_schema", "function_calling", "json_mode"] = Field(
+        "json_schema", description="How the model is held to a schema; what its server can do."
+    )
+    llm_timeout: float = Field(
+        20, gt=0, le=3600, description="Seconds that one answer of the language model may take."
+    )
+    llm_tokens: int = Field(
+        20_000, ge=0, description="Tokens, prompts and answers, that one run may use."
+    )
+    llm_answer_tokens: int = Field(
+        1200, ge=16, description="Tokens that one answer of the language model may have."
+    )
+    llm_cost: float | None = Field(
+        None, gt=0, description="US dollars that one run may cost; needs both prices."
+    )
+    llm_prompt_price: float | None = Field(
+        None, ge=0, description="US dollars for a million prompt tokens, as the provider says."
+    )
+    llm_answer_price: float | None = Field(
+        None, ge=0, description="US dollars for a million answer tokens, as the provider says."
+    )
+    llm_cache: Path | Literal["off"] | None = Field(
+        None, description="Folder of earlier answers, or 'off'; the user cache folder if not set."
     )
 
     @classmethod

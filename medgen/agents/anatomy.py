@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from medgen.agents.consistency import implied
+from medgen.agents.llm import RULES, Session
 from medgen.agents.vocabulary import places
 from medgen.knowledge.cards import RegionCard, finding_cards, modality_cards
-from medgen.records import Finding, Plan, Region, Side
+from medgen.records import Finding, Plan, Record, Region, Side
 
+_SHOWN = ("present", "uncertain")
 _SIDES: tuple[Side, ...] = ("left", "right", "bilateral")
 
 
@@ -62,7 +64,7 @@ def concerned_regions(plan: Plan) -> set[str]:
     cards = finding_cards().get(plan.modality, {})
     names: set[str] = set()
     for finding in plan.findings:
-        if finding.status in ("present", "uncertain"):
+        if finding.status in _SHOWN:
             names.update(region.name for region in regions_of(finding, plan.modality))
             for name in (finding.finding, *implied(finding.finding, plan.modality)):
                 region = cards[name].region if name in cards else None
@@ -70,14 +72,87 @@ def concerned_regions(plan: Plan) -> set[str]:
     return names
 
 
-def localize(plan: Plan) -> Plan:
-    """Fill the plan's regions, each once, in the order of the findings (past ones have none)."""
-    regions: list[Region] = []
-    for finding in plan.findings:
-        if finding.status == "historical":
-            continue
-        for region in regions_of(finding, plan.modality):
-            if region not in regions:
-                regions.append(region)
-    decided = plan.decided_by | {"anatomy": "rules"}
-    return plan.model_copy(update={"regions": regions, "decided_by": decided})
+class Placed(Record):
+    """Where a model puts a finding."""
+
+    finding: str
+    region: str
+    side: Side | None
+
+
+class Localization(Record):
+    """Where the findings lie."""
+
+    regions: list[Placed]
+
+
+def _asked_where(plan: Plan) -> dict[str, list[Region]]:
+    """The regions of every finding but past ones, by rules."""
+    return {
+        finding.finding: list(regions_of(finding, plan.modality))
+        for finding in plan.findings
+        if finding.status != "historical"
+    }
+
+
+def _placed(plan: Plan, answer: Localization, who: str) -> tuple[list[Region], list[str]]:
+    """Regions for findings that the rules cannot place, and what was made of the answer.
+
+    Names, codes and boxes come from the modality card, sides from the request; a place that was
+    said or that the finding's card knows is not moved.
+    """
+    known = {card.name: card for card in modality_cards()[plan.modality].regions}
+    ruled = _asked_where(plan)
+    by_name = {finding.finding: finding for finding in plan.findings}
+    regions, notes = [], []
+    for placed in answer.regions:
+        if placed.finding not in ruled:
+            notes.append(f'{who} placed "{placed.finding}", which is not asked for: left out')
+        elif placed.region not in known:
+            notes.append(f'{who} named "{placed.region}", which is no region here: left out')
+        elif not ruled[placed.finding]:
+            regions.append(_region(known[placed.region], by_name[placed.finding].side))
+            notes.append(f"{who} placed {placed.finding} in the {placed.region}")
+        elif placed.region not in {region.name for region in ruled[placed.finding]}:
+            where = " and ".join(region.name for region in ruled[placed.finding])
+            notes.append(f"{who} placed {placed.finding} in the {placed.region}: kept in {where}")
+    return regions, notes
+
+
+def _question(plan: Plan) -> dict[str, object]:
+    shown = [finding for finding in plan.findings if finding.status in _SHOWN]
+    return {
+        "request": plan.prompt,
+        "modality": plan.modality,
+        "findings": [
+            finding.model_dump(include={"finding", "status", "side", "location"})
+            for finding in shown
+        ],
+        "regions": [region.name for region in modality_cards()[plan.modality].regions],
+    }
+
+
+def localize(plan: Plan, session: Session | None = None) -> Plan:
+    """Fill the plan's regions, each once, in the order of the findings (past ones have none).
+
+    Args:
+        plan: As read.
+        session: Whom to ask where a finding lies that neither request nor card places.
+    """
+    found = [region for regions in _asked_where(plan).values() for region in regions]
+    notes: list[str] = []
+    decided_by = RULES
+    if session is not None and session.asks and plan.findings and plan.modality in modality_cards():
+        outcome = session.ask("anatomy", _question(plan), Localization)
+        decided_by = outcome.decided_by
+        if outcome.answer is not None:
+            more, notes = _placed(plan, outcome.answer, session.name)
+            found += more
+    regions = [region for number, region in enumerate(found) if region not in found[:number]]
+    return plan.model_copy(
+        update={
+            "regions": regions,
+            "notes": [*plan.notes, *notes],
+            "decided_by": plan.decided_by | {"anatomy": decided_by},
+        }
+    )

@@ -7,14 +7,16 @@ says so in the notes. Adds no finding: what a finding entails is noted, not aske
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from medgen.agents.consistency import implied
 from medgen.agents.language import rules
+from medgen.agents.llm import RULES, Session
 from medgen.knowledge.cards import FindingCard, MeasureCard, finding_cards
-from medgen.records import Finding, Plan
+from medgen.records import Entailed, Finding, Plan, Record
 
 SHOWN = ("present", "uncertain")
+LONGEST_DOUBT = 240
 
 
 def measure_of(finding: str, modality: str) -> MeasureCard | None:
@@ -79,9 +81,13 @@ def _measurable(plan: Plan) -> Iterator[str]:
             yield f"{held}: for a {plan.age_group} it is drawn for but its check abstains"
 
 
-def _plausible(plan: Plan, finding: Finding, card: FindingCard) -> Iterator[str]:
+def _hidden(plan: Plan, card: FindingCard) -> Iterator[str]:
     if plan.view and plan.view in card.hidden_in:
         yield f"{card.name} may not be visible on an {plan.view} film"
+
+
+def _implausible(plan: Plan, card: FindingCard) -> Iterator[str]:
+    """What does not fit the patient: drawn as asked, and said."""
     ages = rules("pathology")["usual_age"].get(card.name)
     if ages is not None:
         low, high = ages["years"]
@@ -92,6 +98,10 @@ def _plausible(plan: Plan, finding: Finding, card: FindingCard) -> Iterator[str]
         if age is not None and not low <= age <= high:
             who = f"at {plan.age}" if plan.age is not None else f"in a {plan.age_group}"
             yield f"{card.name} {who} is unusual ({ages['why']}): drawn as asked"
+
+
+def _elsewhere(plan: Plan) -> Iterator[str]:
+    return iter(())
 
 
 def _left_to_chance(plan: Plan, shown: Sequence[tuple[Finding, FindingCard]]) -> Iterator[str]:
@@ -112,51 +122,162 @@ def _left_to_chance(plan: Plan, shown: Sequence[tuple[Finding, FindingCard]]) ->
         yield f"the bundled generator has not learned {names}: do not rely on the drawing"
 
 
-def _entailed(card: FindingCard, denied: set[str]) -> Iterator[str]:
-    modality = card.modality
+def _entailed(card: FindingCard, denied: set[str]) -> Iterator[Entailed]:
     may_lack = rules("pathology")["may_lack"].get(card.name, [])
-    entailed = [name for name in implied(card.name, modality) if name not in denied]
-    sure = [name for name in entailed if name not in may_lack]
-    usual = [name for name in entailed if name in may_lack]
-    if sure:
-        yield f"{card.name} entails {', '.join(sure)}"
-    if usual:
-        yield f"{card.name} usually comes with {', '.join(usual)}, which is not asked for"
-    cards = finding_cards().get(modality, {})
-    normal = [name for name in card.excludes if name in cards and cards[name].kind == "normal"]
+    for name in implied(card.name, card.modality):
+        if name not in denied:
+            relation: Literal["implies", "may imply"] = "implies"
+            if name in may_lack:
+                relation = "may imply"
+            yield Entailed(finding=card.name, relation=relation, other=name)
+    for name in card.excludes:
+        yield Entailed(finding=card.name, relation="excludes", other=name)
+
+
+def _noted(card: FindingCard, entailed: Sequence[Entailed]) -> Iterator[str]:
+    """What a finding entails, in a sentence; of what it excludes only what is normal."""
+    cards = finding_cards().get(card.modality, {})
+    others: dict[str, list[str]] = {}
+    for one in entailed:
+        others.setdefault(one.relation, []).append(one.other)
+    if "implies" in others:
+        yield f"{card.name} entails {', '.join(others['implies'])}"
+    if "may imply" in others:
+        usual = ", ".join(others["may imply"])
+        yield f"{card.name} usually comes with {usual}, which is not asked for"
+    excluded = others.get("excludes", [])
+    normal = [name for name in excluded if name in cards and cards[name].kind == "normal"]
     if card.kind == "abnormal" and normal:
         yield f"{card.name} excludes {', '.join(normal)}"
 
 
-def assess(plan: Plan) -> Plan:
-    """Codes, defaults, entailments and plausibility of a plan; the findings stay those asked for.
+class Doubt(Record):
+    """What does not fit, and why."""
 
-    Returns:
-        The plan with codes and, where a measured finding takes them for granted, view and age
-        group; `notes` say what was assumed and what is entailed, `warnings` what does not fit.
-    """
+    finding: str
+    why: str
+
+
+class Expectation(Record):
+    """A finding that comes along with an asked one."""
+
+    finding: str
+    implies: str
+
+
+class Assessment(Record):
+    """Whether the findings fit each other, the modality and the patient."""
+
+    implausible: list[Doubt]
+    expected: list[Expectation]
+
+
+def _question(plan: Plan) -> dict[str, object]:
+    return {
+        "plan": plan.model_dump(
+            include={"modality", "age", "age_group", "sex", "view"}, exclude_none=True
+        )
+        | {
+            "findings": [
+                finding.model_dump(
+                    include={"finding", "status", "side", "location", "severity", "size_mm"},
+                    exclude_none=True,
+                )
+                for finding in plan.findings
+            ]
+        },
+        "entailed": [one.model_dump() for one in plan.entailed],
+    }
+
+
+def _judged(plan: Plan, answer: Assessment, who: str) -> Plan:
+    """The plan with a model's doubts; it can warn, and add or remove nothing."""
+    asked = {finding.finding for finding in plan.findings}
+    entailed = {(one.finding, one.other) for one in plan.entailed if one.relation != "excludes"}
+    doubts, notes = [], []
+    for doubt in answer.implausible:
+        if doubt.finding in asked:
+            why = " ".join(doubt.why.split())[:LONGEST_DOUBT]
+            doubts.append(f'{doubt.finding}: {who} doubts it, "{why}"')
+        else:
+            notes.append(f'{who} doubted "{doubt.finding}", which is not asked for: left out')
+    for one in answer.expected:
+        if (one.finding, one.implies) not in entailed:
+            notes.append(
+                f'{who} expects "{one.implies}" with "{one.finding}", which the knowledge base '
+                "does not say: left out"
+            )
+    return plan.model_copy(
+        update={
+            "implausible": [*plan.implausible, *doubts],
+            "warnings": [*plan.warnings, *doubts],
+            "notes": [*plan.notes, *notes],
+        }
+    )
+
+
+def _sized(finding: Finding, plan: Plan) -> Finding:
+    """A finding with the size that the user gave for it, the middle of the target's range."""
+    for target in plan.measurements:
+        low, high = target.expected
+        own = target.finding == finding.finding and target.source == "request"
+        if own and target.name == "diameter" and low is not None and high is not None:
+            return finding.model_copy(update={"size_mm": round((low + high) / 2, 1)})
+    return finding
+
+
+def _by_rules(plan: Plan) -> Plan:
     cards = finding_cards().get(plan.modality, {})
     changes, notes = _defaults(plan)
     plan = plan.model_copy(update=changes)
     warnings = list(_measurable(plan))
     denied = {finding.finding for finding in plan.findings if finding.status == "absent"}
     findings = []
+    entailed: list[Entailed] = []
+    implausible: list[str] = list(_elsewhere(plan))
     shown: list[tuple[Finding, FindingCard]] = []
     for finding in plan.findings:
         card = cards.get(finding.finding)
         if card is not None and finding.code is None:
             finding = finding.model_copy(update={"code": card.code})
+        finding = _sized(finding, plan)
         findings.append(finding)
         if card is not None and finding.status in SHOWN:
             shown.append((finding, card))
-            warnings += _plausible(plan, finding, card)
-            notes += _entailed(card, denied)
-    warnings += _left_to_chance(plan, shown)
+            implausible += _implausible(plan, card)
+            warnings += _hidden(plan, card)
+            own = list(_entailed(card, denied))
+            entailed += own
+            notes += _noted(card, own)
+    warnings += [*implausible, *_left_to_chance(plan, shown)]
     return plan.model_copy(
         update={
             "findings": findings,
+            "entailed": entailed,
+            "implausible": list(dict.fromkeys(implausible)),
             "notes": list(dict.fromkeys([*plan.notes, *notes])),
             "warnings": list(dict.fromkeys([*plan.warnings, *warnings])),
-            "decided_by": plan.decided_by | {"pathology": "rules"},
         }
     )
+
+
+def assess(plan: Plan, session: Session | None = None) -> Plan:
+    """Codes, defaults, entailments and plausibility of a plan; the findings stay those asked for.
+
+    Args:
+        plan: As read and localized.
+        session: Whom to ask what is implausible beside the rules.
+
+    Returns:
+        The plan with codes, asked sizes and, where a measured finding takes them for granted, view
+        and age group; `entailed` what the findings imply and exclude, `notes` what was assumed,
+        `implausible` and `warnings` what does not fit.
+    """
+    plan = _by_rules(plan)
+    decided_by = RULES
+    if session is not None and session.asks and plan.findings:
+        outcome = session.ask("pathology", _question(plan), Assessment)
+        decided_by = outcome.decided_by
+        if outcome.answer is not None:
+            plan = _judged(plan, outcome.answer, session.name)
+    return plan.model_copy(update={"decided_by": plan.decided_by | {"pathology": decided_by}})

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from medgen.agents.anatomy import concerned_regions
 from medgen.agents.language import rules
+from medgen.agents.llm import Session
 from medgen.agents.pathology import SHOWN
 from medgen.agents.vocabulary import whole_normal
 from medgen.knowledge.cards import FindingCard, finding_cards, modality_cards
@@ -165,7 +166,7 @@ def _is_whole(plan: Plan) -> bool:
     return whole_normal(plan.modality) in [finding.finding for finding in plan.findings]
 
 
-def write_report(plan: Plan) -> Plan:
+def write_report(plan: Plan, session: Session | None = None) -> Plan:
     """Fill the plan's report from the modality card's template and what is planned.
 
     Every asked finding is named with grade, place and code, its signs with the number of the

@@ -1,6 +1,6 @@
 """What a run carries from node to node: plain JSON values, images by path.
 
-`AgentState` is what the checkpointer stores; records (`medgen.records` and the two below) are
+`AgentState` is what the checkpointer stores; records (`medgen.records` and those below) are
 dumped into it by the node that wrote them. Knows no node, no model and no file format.
 """
 
@@ -41,6 +41,18 @@ class Trial(Record):
     improved: bool
 
 
+class LanguageUse(Record):
+    """What a run has had of its language model so far.
+
+    `down` says why it is not asked again in this run (it is out of reach, too slow, over budget).
+    """
+
+    tokens: int = 0
+    cost: float = 0.0
+    calls: int = 0
+    down: str | None = None
+
+
 class AgentState(TypedDict, total=False):
     """One run. Each key is written by the node named beside it and replaced as a whole.
 
@@ -52,6 +64,7 @@ class AgentState(TypedDict, total=False):
     request: Dumped
     plan: Dumped  # parse, localize_anatomy, assess_pathology, map_features, write_report
     facts: list[Dumped]  # retrieve
+    language: Dumped  # every reasoning node that may ask a language model: LanguageUse
     composed: Dumped  # compose: the refined Conditioning that every round starts from
     generator: Dumped  # compose: name and fingerprint of what draws
     round: int  # compose, refine

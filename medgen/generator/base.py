@@ -18,11 +18,14 @@ class Generator(Protocol):
         name: Which backend and weights, for traces and image tags.
         fingerprint: Hash of the weights (hex), so that a record says what drew it.
         modalities: Names of the modality cards that this backend can draw.
+        reads_free_text: Whether it understands more than the captions of the bundled training:
+            grade, place and looks in words.
     """
 
     name: str
     fingerprint: str
     modalities: tuple[str, ...]
+    reads_free_text: bool
 
     def sample(self, conditionings: Sequence[Conditioning]) -> np.ndarray:
         """Draw one picture for each conditioning, deterministic in its seed.

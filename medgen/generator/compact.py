@@ -41,6 +41,8 @@ def fingerprint_folder(folder: Path) -> str:
 class CompactGenerator:
     """Text, modality and numbers in; 256x256 pictures out (see `Generator`)."""
 
+    reads_free_text = False
+
     def __init__(
         self,
         folder: str | Path,

@@ -23,6 +23,8 @@ from medgen.records import Conditioning
 class DiffusersGenerator:
     """Wraps a text-to-image pipeline of diffusers (see `Generator`)."""
 
+    reads_free_text = True
+
     def __init__(self, source: str, *, steps: int, guidance_scale: float):
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.float16 if self.device == "cuda" else torch.float32

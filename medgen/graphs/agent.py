@@ -81,6 +81,8 @@ def traced(node: Node, collaborators: Collaborators) -> Callable[[AgentState], d
             inputs=step.inputs,
             outputs=step.outputs,
             decided_by=step.decided_by,
+            tokens=step.tokens,
+            cost=step.cost,
         )
         return {**step.update, "events": [event.model_dump(mode="json")]}
 

@@ -1,4 +1,4 @@
-"""What the graph works with: a generator, a verifier panel, a knowledge store, a case index.
+"""What the graph works with: a generator, a panel, a store, a case index, a language model.
 
 Each is loaded when first needed and kept, so that a process pays once; a caller may give its own.
 Knows how to load them and nothing of what they do.
@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from medgen.agents.llm import AnswerCache, Session, cache_folder, load_model
+from medgen.agents.state import LanguageUse
 from medgen.generator.base import Generator
 from medgen.records import Critique, Plan
 from medgen.settings import settings
 
 if TYPE_CHECKING:
+    from medgen.agents.chat_model import LanguageModel
     from medgen.knowledge.cases import CaseIndex
     from medgen.knowledge.store import KnowledgeStore
 
@@ -36,6 +39,7 @@ class Collaborators:
         panel: What verifies.
         store: Where facts are retrieved from.
         cases: The index of real cases.
+        language_model: What the reasoning roles may ask beside the rules.
     """
 
     def __init__(
@@ -44,9 +48,11 @@ class Collaborators:
         panel: Verifier | None = None,
         store: KnowledgeStore | None = None,
         cases: CaseIndex | None = None,
+        language_model: LanguageModel | None = None,
     ) -> None:
         self._generator, self._panel = generator, panel
         self._store, self._cases = store, cases
+        self._language_model = language_model
 
     @cached_property
     def generator(self) -> Generator:
@@ -83,6 +89,16 @@ class Collaborators:
         from medgen.knowledge.cases import CaseIndex
 
         return CaseIndex.load()
+
+    @cached_property
+    def language_model(self) -> LanguageModel | None:
+        """What the reasoning roles may ask; None and the rules speak alone."""
+        return self._language_model or load_model(settings())
+
+    def session(self, use: LanguageUse) -> Session:
+        """A run's conversation with the language model, after what it has used so far."""
+        options = settings()
+        return Session(self.language_model, options, use, AnswerCache(cache_folder(options)))
 
 
 @lru_cache

@@ -68,7 +68,15 @@ def generate(
     given = _checked(structured or {})
     if guidance is not None and not (math.isfinite(guidance) and guidance >= 1):
         raise BadInput(f"guidance {guidance} is no number from 1 up: 2 to 4 is usual")
-    plan, told = conditioning_of(request, raw)
+    plan = _plan(request)
+    folder = _folder(request, out)
+    paths = [image_path(folder, index, images) for index in range(images)]
+    _refuse_occupied([*paths, folder / DRAWING])
+
+    generator = (collaborators or shared_collaborators()).generator
+    if plan.modality not in generator.modalities:
+        raise BadInput(parser.explain_undrawable(plan.modality, list(generator.modalities)))
+    told = _told(request, plan, raw, generator.reads_free_text)
     changes: dict[str, object] = {"seed": seed, "structured": {**told.structured, **given}}
     if steps is not None:
         changes["steps"] = steps
@@ -77,13 +85,6 @@ def generate(
     if negative is not None:
         changes["negative_prompt"] = negative
     told = told.model_copy(update=changes)
-    folder = _folder(request, out)
-    paths = [image_path(folder, index, images) for index in range(images)]
-    _refuse_occupied([*paths, folder / DRAWING])
-
-    generator = (collaborators or shared_collaborators()).generator
-    if told.modality not in generator.modalities:
-        raise BadInput(parser.explain_undrawable(told.modality, list(generator.modalities)))
     noise = [noise_seed(seed, index, 1, 0) for index in range(images)]
     pictures = generator.sample([told.model_copy(update={"seed": one}) for one in noise])
     drawing = Drawing(
@@ -105,13 +106,28 @@ def generate(
     return drawing
 
 
-def conditioning_of(request: Request, raw: bool) -> tuple[Plan, Conditioning]:
-    """The plan of a request, and what the generator is told: composed, or as typed when raw."""
-    plan = pathology.assess(anatomy.localize(parser.parse(request)))
+def conditioning_of(
+    request: Request, raw: bool, describe: bool = False
+) -> tuple[Plan, Conditioning]:
+    """The plan of a request, and what the generator is told: composed, or as typed when raw.
+
+    Args:
+        request: What was asked.
+        raw: The prompt as typed.
+        describe: Compose for a backend that reads free text.
+    """
+    plan = _plan(request)
+    return plan, _told(request, plan, raw, describe)
+
+
+def _plan(request: Request) -> Plan:
+    return pathology.assess(anatomy.localize(parser.parse(request)))
+
+
+def _told(request: Request, plan: Plan, raw: bool, describe: bool) -> Conditioning:
     if raw:
-        return plan, composer.control(request, plan)
-    plan = features.map_features(plan, [])
-    return plan, composer.compose(plan, [])
+        return composer.control(request, plan)
+    return composer.compose(features.map_features(plan, []), [], describe=describe)
 
 
 def _checked(structured: Mapping[str, float | str]) -> dict[str, float | str]:

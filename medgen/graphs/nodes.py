@@ -18,6 +18,7 @@ from medgen.agents import (
     anatomy,
     composer,
     features,
+    interpreter,
     parser,
     pathology,
     refiner,
@@ -25,10 +26,12 @@ from medgen.agents import (
     retriever,
     selector,
 )
+from medgen.agents.llm import Session
 from medgen.agents.state import (
     AgentState,
     Choice,
     Dumped,
+    LanguageUse,
     Trial,
     candidate_id,
     candidates_of,
@@ -58,6 +61,8 @@ class Step:
     outputs: Dumped
     decided_by: str = "rules"
     round: int | None = field(default=None, kw_only=True)
+    tokens: int | None = field(default=None, kw_only=True)
+    cost: float | None = field(default=None, kw_only=True)
 
 
 def _dump(record: Record) -> Dumped:
@@ -84,17 +89,35 @@ def _asked(plan: Plan) -> list[str]:
     return [finding.finding for finding in plan.findings]
 
 
-def _thought(plan: Plan, role: str, inputs: list[str], *shown: str) -> Step:
+def _session(state: AgentState, minds: Collaborators) -> Session:
+    return minds.session(LanguageUse.model_validate(state.get("language", {})))
+
+
+def _thought(
+    plan: Plan, role: str, inputs: list[str], *shown: str, state: AgentState, session: Session
+) -> Step:
     dumped = _dump(plan)
     outputs = {name: dumped[name] for name in shown}
-    return Step({"plan": dumped}, inputs, outputs, plan.decided_by.get(role, "rules"))
+    decided_by = plan.decided_by.get(role, "rules")
+    if not session.asks:
+        return Step({"plan": dumped}, inputs, outputs, decided_by)
+    before = LanguageUse.model_validate(state.get("language", {}))
+    return Step(
+        {"plan": dumped, "language": _dump(session.use)},
+        inputs,
+        outputs,
+        decided_by,
+        tokens=session.use.tokens - before.tokens,
+        cost=round(session.use.cost - before.cost, 6) if session.priced else None,
+    )
 
 
 def parse(state: AgentState, minds: Collaborators) -> Step:
     """Read the request: modality, findings, what no image can show."""
-    plan = parser.parse(_request(state))
+    session = _session(state, minds)
+    plan = interpreter.parse(_request(state), session)
     shown = ("modality", "findings", "view", "age", "sex", "not_drawable", "warnings", "notes")
-    step = _thought(plan, "parser", ["request"], *shown)
+    step = _thought(plan, "parser", ["request"], *shown, state=state, session=session)
     if "folder" not in state:  # started by LangGraph's own tools, which make no folder
         folder = RunFolder.create(_request(state))
         step.update.update(folder=str(folder.path), run_id=folder.run_id)
@@ -103,16 +126,18 @@ def parse(state: AgentState, minds: Collaborators) -> Step:
 
 def localize_anatomy(state: AgentState, minds: Collaborators) -> Step:
     """Find the regions that the findings concern."""
-    plan = anatomy.localize(_plan(state))
-    return _thought(plan, "anatomy", _asked(plan), "regions")
+    session = _session(state, minds)
+    plan = anatomy.localize(_plan(state), session)
+    shown = ("regions", "notes")
+    return _thought(plan, "anatomy", _asked(plan), *shown, state=state, session=session)
 
 
 def assess_pathology(state: AgentState, minds: Collaborators) -> Step:
     """Say what the findings imply and how they are measured."""
-    plan = pathology.assess(_plan(state))
-    return _thought(
-        plan, "pathology", _asked(plan), "findings", "measurements", "warnings", "notes"
-    )
+    session = _session(state, minds)
+    plan = pathology.assess(_plan(state), session)
+    shown = ("findings", "entailed", "implausible", "measurements", "warnings", "notes")
+    return _thought(plan, "pathology", _asked(plan), *shown, state=state, session=session)
 
 
 def retrieve(state: AgentState, minds: Collaborators) -> Step:
@@ -125,15 +150,17 @@ def retrieve(state: AgentState, minds: Collaborators) -> Step:
 
 def map_features(state: AgentState, minds: Collaborators) -> Step:
     """Say how each finding looks in this modality."""
-    facts = _facts(state)
-    plan = features.map_features(_plan(state), facts)
-    return _thought(plan, "features", [fact.id for fact in facts], "signs", "cited")
+    facts, session = _facts(state), _session(state, minds)
+    plan = features.map_features(_plan(state), facts, session)
+    ids = [fact.id for fact in facts]
+    return _thought(plan, "features", ids, "signs", "cited", state=state, session=session)
 
 
 def write_report(state: AgentState, minds: Collaborators) -> Step:
     """Write the report of what the image is to show."""
-    plan = report.write_report(_plan(state))
-    return _thought(plan, "report", plan.cited, "report")
+    session = _session(state, minds)
+    plan = report.write_report(_plan(state), session)
+    return _thought(plan, "report", plan.cited, "report", state=state, session=session)
 
 
 def compose(state: AgentState, minds: Collaborators) -> Step:
@@ -147,7 +174,7 @@ def compose(state: AgentState, minds: Collaborators) -> Step:
     if plan.modality not in generator.modalities:
         raise BadInput(parser.explain_undrawable(plan.modality, list(generator.modalities)))
     _ = minds.panel  # loaded before anything is drawn, so that missing weights are said first
-    composed = composer.compose(plan, _facts(state))
+    composed = composer.compose(plan, _facts(state), describe=generator.reads_free_text)
     control = composer.control(request, plan)
     candidates = []
     for index in range(request.images):

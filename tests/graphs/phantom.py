@@ -39,6 +39,7 @@ class PhantomGenerator:
     name = "phantom"
     fingerprint = "0123456789abcdef" * 4
     modalities: tuple[str, ...] = ("Chest X-ray",)
+    reads_free_text = False
 
     def __init__(self, noise: float = NOISE) -> None:
         self.noise = noise
