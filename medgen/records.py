@@ -115,7 +115,7 @@ class ReportField(Record):
     `finding` is the asked finding that the field is about, null where it is about none.
     """
 
-    section: Literal["history", "technique", "comparison", "observations", "impression"]
+    section: Literal["history", "technique", "comparison", "findings", "impression"]
     name: str
     value: str
     finding: str | None = None

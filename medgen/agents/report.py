@@ -1,28 +1,27 @@
 """Writes the report of what an image is to show: History, Technique, Findings, Impression.
 
-Sentences come from the modality card's template and the plan; nothing is claimed of a real
-patient. Knows no image: verdicts are added by the graph once there are any.
+The modality's template gives the shape, the modality card the sentences for what nobody asked
+about, the plan the rest; nothing is claimed of a real patient. A language model may word the
+findings and the impression; what it writes is read back and must say what the plan says. Knows no
+image: verdicts are added by the graph once there are any.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from medgen.agents.anatomy import concerned_regions
-from medgen.agents.language import rules
-from medgen.agents.llm import Session
-from medgen.agents.pathology import SHOWN
-from medgen.agents.vocabulary import whole_normal
-from medgen.knowledge.cards import FindingCard, finding_cards, modality_cards
-from medgen.records import Fact, Finding, Plan, Report
+from medgen.agents.language import rules, tokenize
+from medgen.agents.llm import RULES, Session
+from medgen.agents.report_draft import drafted
+from medgen.agents.report_fields import laid_out, region_fields
+from medgen.agents.report_prose import described, named, ranked, sentence
+from medgen.agents.vocabulary import modality_words, whole_normal
+from medgen.knowledge.cards import finding_cards, modality_cards
+from medgen.knowledge.templates import Template, report_templates
+from medgen.records import Plan, Report, ReportField
 
 PLAN_NOTICE = "This is the plan of a synthetic image: no patient was examined."
 _NORMAL_START = "Not asked for and taken as unremarkable:"
-
-
-def _sentence(words: str) -> str:
-    text = words.strip()
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+_NONE_GIVEN = "None given."
 
 
 def _patient(plan: Plan) -> str:
@@ -40,95 +39,52 @@ def _patient(plan: Plan) -> str:
     return f"{'An' if adult or who == 'adult' else 'A'} {adult}{who}."
 
 
-def _history(plan: Plan) -> str:
-    doubts = set(rules("context")["uncertain"]["before"] + rules("context")["uncertain"]["after"])
-    said = [f'"{words}"' for words in plan.not_drawable if words.lower() not in doubts]
-    given = f"Given, not drawn: {', '.join(said)}." if said else ""
-    return " ".join(part for part in (_patient(plan), given) if part) or "None given."
+def _of_kind(plan: Plan, comparison: bool) -> list[str]:
+    """Undrawable words: those that compare with an earlier image, or all the others.
+
+    Words of doubt are in neither: the findings carry them.
+    """
+    context = rules("context")["uncertain"]
+    doubts = {*context["before"], *context["after"]}
+    words = modality_words(plan.modality if plan.modality in modality_cards() else None)
+    chosen = []
+    for said in plan.not_drawable:
+        reasons = {m.value for m in words.scan(tokenize(said)) if m.category == "not_drawable"}
+        if said.lower() not in doubts and (reasons == {"comparison"}) == comparison:
+            chosen.append(f'"{said}"')
+    return chosen
 
 
-def _where(finding: Finding, card: FindingCard | None) -> str:
-    if finding.location:
-        return f"of the {finding.location}"
-    if finding.side is None:
-        return ""
-    eye = card is not None and finding.side and _of_one_eye(card.modality)
-    if finding.side == "bilateral":
-        return "in both eyes" if eye else "on both sides"
-    return f"in the {finding.side} eye" if eye else f"on the {finding.side}"
+def _given(plan: Plan) -> str:
+    said = _of_kind(plan, comparison=False)
+    return f"Given, not drawn: {', '.join(said)}." if said else ""
 
 
-def _of_one_eye(modality: str) -> bool:
-    names = {region.name for region in modality_cards()[modality].regions}
-    return "globe" in names
+def _comparison(plan: Plan, template: Template | None) -> str:
+    said = _of_kind(plan, comparison=True)
+    if said:
+        return f"No earlier image exists; not drawn: {', '.join(said)}."
+    return template.comparison if template else "None."
 
 
-def _extent(finding: Finding, plan: Plan) -> str:
-    words = []
-    for target in plan.measurements:
-        if target.finding != finding.finding or target.source != "request":
-            continue
-        low, high = target.expected
-        if target.name == "cardiothoracic_ratio" and low is not None and high is not None:
-            words.append(f"cardiothoracic ratio about {(low + high) / 2:.2f}")
-        if target.name == "diameter" and low is not None and high is not None:
-            words.append(f"about {(low + high) / 2:g} {target.unit}")
-        elif target.name == "count" and low is not None:
-            words.append(f"{low:g} in number")
-    return ", ".join(words)
-
-
-def _expected(finding: Finding, plan: Plan) -> str:
-    for target in plan.measurements:
-        if target.finding == finding.finding and target.source != "request":
-            low, high = target.expected
-            if low is not None and high is not None:
-                span = f"{low:g}-{high:g}"
-            else:
-                span = f"above {low:g}" if low is not None else f"below {high:g}"
-            name = target.name.replace("_", " ")
-            if name.startswith("opacity "):
-                name = f"density of the {name.removeprefix('opacity ')} lung"
-            return f"{name} {span}"
-    return ""
-
-
-def named(finding: Finding, card: FindingCard | None, plan: Plan) -> str:
-    """A finding in words: status, grade, name, place, size; without its code."""
-    normal = card is not None and card.kind == "normal"
-    doubt = "possible" if finding.status == "uncertain" else ""
-    denied = "no" if finding.status == "absent" else ""
-    where = "" if normal else _where(finding, card)
-    parts = [denied, doubt, finding.severity or "", finding.finding, where]
-    words = " ".join(part for part in parts if part)
-    extent = _extent(finding, plan)
-    return f"{words}, {extent}" if extent else words
-
-
-def _reference(fact: str | None, plan: Plan) -> str:
-    """A cited fact as its number in `plan.cited`, counted from 1."""
-    return f" [{plan.cited.index(fact) + 1}]" if fact in plan.cited and fact else ""
-
-
-def _described(finding: Finding, card: FindingCard | None, plan: Plan) -> str:
-    words = named(finding, card, plan)
-    code = f" ({finding.code})" if finding.code else ""
-    if finding.status == "absent":
-        return _sentence(f"{words}{code}")
-    signs = [sign for sign in plan.signs if sign.finding == finding.finding][:2]
-    looks = "; ".join(f"{sign.text}{_reference(sign.fact, plan)}" for sign in signs)
-    measured = _expected(finding, plan)
-    details = "; ".join(part for part in (looks, measured) if part)
-    return _sentence(f"{words}{code}: {details}" if details else f"{words}{code}")
-
-
-def _unconcerned(plan: Plan) -> list[str]:
-    """Normal sentences of the regions that nothing touches; all of them for a normal image."""
+def _normal_sentences(plan: Plan, template: Template | None) -> dict[str, str]:
+    """What is said of each region when nothing was asked there, the template's words first."""
     card = modality_cards().get(plan.modality)
-    if card is None:
-        return []
+    sentences = dict(card.report.normal_findings) if card else {}
+    for field in template.fields if template else ():
+        if field.normal is not None:
+            first = next((r for r in field.regions if r in sentences), field.regions[0])
+            for region in field.regions:
+                sentences.pop(region, None)
+            sentences[first] = field.normal
+    return sentences
+
+
+def _unconcerned(plan: Plan, template: Template | None) -> dict[str, str]:
+    """Normal sentences of the regions that nothing touches; all of them for a normal image."""
+    sentences = _normal_sentences(plan, template)
     if _is_whole(plan):
-        return list(card.report.normal_findings.values())
+        return sentences
     concerned = concerned_regions(plan)
     cards = finding_cards().get(plan.modality, {})
     denied = {
@@ -137,123 +93,106 @@ def _unconcerned(plan: Plan) -> list[str]:
         if finding.status == "absent" and finding.finding in cards
     }
     within = rules("report")["within"].get(plan.modality, {})
-    return [
-        sentence
-        for region, sentence in card.report.normal_findings.items()
+    return {
+        region: said
+        for region, said in sentences.items()
         if region not in concerned | denied and concerned.isdisjoint(within.get(region, ()))
-    ]
-
-
-def _impression(plan: Plan) -> str:
-    cards = finding_cards().get(plan.modality, {})
-    card = modality_cards().get(plan.modality)
-    shown = [f for f in plan.findings if f.status in SHOWN]
-    abnormal = [f for f in shown if f.finding not in cards or cards[f.finding].kind == "abnormal"]
-    order = {"severe": 0, "moderate": 1, None: 2, "mild": 2}
-    ranked = sorted(abnormal, key=lambda f: (f.status == "uncertain", order[f.severity]))
-    lines = [_sentence(named(f, cards.get(f.finding), plan)) for f in ranked]
-    if not abnormal:
-        if card is not None and _is_whole(plan):
-            lines.append(card.report.impression_normal)
-        else:
-            lines += [_sentence(named(f, cards.get(f.finding), plan)) for f in shown]
-    denied = [f for f in plan.findings if f.status == "absent"]
-    lines += [_sentence(named(f, cards.get(f.finding), plan)) for f in denied]
-    return " ".join(f"{n}. {line}" for n, line in enumerate(lines or ["No finding asked for."], 1))
+    }
 
 
 def _is_whole(plan: Plan) -> bool:
     return whole_normal(plan.modality) in [finding.finding for finding in plan.findings]
 
 
-def write_report(plan: Plan, session: Session | None = None) -> Plan:
-    """Fill the plan's report from the modality card's template and what is planned.
-
-    Every asked finding is named with grade, place and code, its signs with the number of the
-    retrieved fact in `plan.cited`. Regions that nothing touches get the template's normal
-    sentences, marked as not asked for unless the whole image is to be normal. A modality without
-    a card gets a plain technique line and no normal sentences.
-    """
-    card = modality_cards().get(plan.modality)
+def _impression_fields(plan: Plan, template: Template | None) -> list[ReportField]:
     cards = finding_cards().get(plan.modality, {})
-    view = f", {plan.view} view" if plan.view else ""
-    history = _history(plan)
-    technique = f"{plan.modality}{view}."
-    if card is not None:
-        history = card.report.history.format(indication=history)
-        technique = card.report.technique.format(view=view)
+    card = modality_cards().get(plan.modality)
+    normal = (template and template.impression_normal) or (card and card.report.impression_normal)
+    items = ranked(plan)
+    abnormal = any(
+        f.status != "absent" and (f.finding not in cards or cards[f.finding].kind == "abnormal")
+        for f in items
+    )
+    lines: list[tuple[str, str | None, str | None]] = []
+    if _is_whole(plan) and not abnormal and normal:
+        lines.append((normal, whole_normal(plan.modality), None))
+        items = [finding for finding in items if finding.status == "absent"]
+    lines += [
+        (sentence(named(f, cards.get(f.finding), plan)), f.finding, f.code) for f in items
+    ] or ([] if lines else [("No finding asked for.", None, None)])
+    return [
+        ReportField(section="impression", name=str(n), value=text, finding=finding, code=code)
+        for n, (text, finding, code) in enumerate(lines, 1)
+    ]
+
+
+def _findings_prose(plan: Plan, unconcerned: dict[str, str]) -> str:
+    cards = finding_cards().get(plan.modality, {})
     sentences = [
-        _described(finding, cards.get(finding.finding), plan)
+        described(finding, cards.get(finding.finding), plan)
         for finding in plan.findings
         if finding.status != "historical"
     ]
-    rest = _unconcerned(plan)
-    if rest and plan.findings:
-        sentences += rest if _is_whole(plan) else [_NORMAL_START, *rest]
+    if unconcerned and plan.findings:
+        sentences += [] if _is_whole(plan) else [_NORMAL_START]
+        sentences += unconcerned.values()
+    return " ".join(sentences) or "No finding is asked for."
+
+
+def write_report(plan: Plan, session: Session | None = None) -> Plan:
+    """Fill the plan's report from the modality's template and what is planned.
+
+    Args:
+        plan: Assessed, localized and with its signs.
+        session: Whom to ask for the wording of findings and impression.
+
+    Returns:
+        The plan with its report. Every asked finding is named with grade, place and code, its
+        signs with the number of the retrieved fact in `plan.cited`. Regions that nothing touches
+        get the normal sentences, marked as not asked for unless the whole image is to be normal.
+        `fields` say the same field by field, `text` in the template's layout. A modality without a
+        card gets a plain technique line and no normal sentences.
+
+    Raises:
+        BadInput: A template of the user's cannot be used.
+    """
+    card = modality_cards().get(plan.modality)
+    template = report_templates().get(plan.modality)
+    view = f", {plan.view} view" if plan.view else ""
+    history = " ".join(part for part in (_patient(plan), _given(plan)) if part) or _NONE_GIVEN
+    technique = f"{plan.modality}{view}."
+    if card is not None:
+        own = template or Template(name="", modality=card.name, source="")
+        wording = own.history or card.report.history
+        history = wording.replace("{indication}", history)
+        technique = (own.technique or card.report.technique).replace("{view}", view)
+    unconcerned = _unconcerned(plan, template)
+    items = _impression_fields(plan, template)
+    findings = _findings_prose(plan, unconcerned)
+    impression = " ".join(f"{item.name}. {item.value}" for item in items)
+    decided_by = RULES
+    if session is not None and session.asks and plan.findings:
+        outcome = drafted(plan, list(unconcerned.values()), session)
+        decided_by = outcome.decided_by
+        if outcome.answer is not None:
+            findings, impression = outcome.answer.findings, outcome.answer.impression
+    comparison = _comparison(plan, template)
     report = Report(
         history=history,
         technique=f"{technique} {PLAN_NOTICE}",
-        findings=" ".join(sentences) or "No finding is asked for.",
-        impression=_impression(plan),
+        findings=findings,
+        impression=impression,
+        template=template.name if template else "",
+        fields=[
+            ReportField(section="history", name="Patient", value=_patient(plan) or _NONE_GIVEN),
+            ReportField(section="history", name="Indication", value=_given(plan) or _NONE_GIVEN),
+            ReportField(section="technique", name="Modality", value=technique),
+            ReportField(section="technique", name="Status", value=PLAN_NOTICE),
+            ReportField(section="comparison", name="Comparison", value=comparison),
+            *region_fields(plan, template, unconcerned),
+            *items,
+        ],
     )
-    decided = plan.decided_by | {"report": "rules"}
+    report = report.model_copy(update={"text": laid_out(report, template, comparison)})
+    decided = plan.decided_by | {"report": decided_by}
     return plan.model_copy(update={"report": report, "decided_by": decided})
-
-
-def _cell(value: object) -> str:
-    text = "-" if value is None or value == "" else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
-    return [*lines, *(f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows), ""]
-
-
-def _bounds(expected: tuple[float | None, float | None]) -> str:
-    low, high = expected
-    return f"{'' if low is None else f'{low:g}'} - {'' if high is None else f'{high:g}'}".strip()
-
-
-def _listed(title: str, lines: Sequence[str]) -> list[str]:
-    return [f"## {title}", "", *(f"- {line}" for line in lines), ""] if lines else []
-
-
-def render_markdown(plan: Plan, facts: Sequence[Fact]) -> str:
-    """The plan and its report as Markdown: report, findings, regions, numbers, sources, warnings.
-
-    Args:
-        plan: With its report written (written now if it is not).
-        facts: What was retrieved; those that the plan cites are listed with id and source.
-    """
-    report = (plan if plan.report else write_report(plan)).report
-    assert report is not None
-    lines = [f"# Plan of a synthetic {plan.modality}", "", f"> {_cell(plan.prompt)}", ""]
-    for title in ("history", "technique", "findings", "impression"):
-        lines += [f"**{title.capitalize()}.** {getattr(report, title)}", ""]
-    if plan.findings:
-        header = ("finding", "status", "side", "location", "severity", "code")
-        rows = [[getattr(f, name) for name in header] for f in plan.findings]
-        lines += ["## Asked for", "", *_table(header, rows)]
-    if plan.regions:
-        region_rows = [(r.name, r.side, r.code or "none known", r.box) for r in plan.regions]
-        where = ("region", "side", "code", "box (left, top, right, bottom)")
-        lines += ["## Where", "", *_table(where, region_rows)]
-    if plan.measurements:
-        numbers = ("number", "finding", "expected", "unit", "source")
-        number_rows = [
-            (m.name, m.finding, _bounds(m.expected), m.unit, m.source) for m in plan.measurements
-        ]
-        lines += ["## Numbers aimed at", "", *_table(numbers, number_rows)]
-    by_id = {fact.id: fact for fact in facts}
-    used = [(n, by_id[fact]) for n, fact in enumerate(plan.cited, 1) if fact in by_id]
-    if used:
-        shown = [f"{n}. `{f.id}` {_cell(f.text)} ({_cell(f.source)})" for n, f in used]
-        lines += ["## Facts used", "", *shown, ""]
-    cases = [fact for fact in facts if fact.kind == "case"]
-    lines += _listed(
-        "Nearest real cases", [f"`{f.id}` {_cell(f.text)} ({f.source})" for f in cases]
-    )
-    lines += _listed("Taken for granted and entailed", plan.notes)
-    lines += _listed("Warnings", plan.warnings)
-    return "\n".join(lines).rstrip() + "\n"

@@ -23,6 +23,7 @@ from medgen.agents import (
     pathology,
     refiner,
     report,
+    report_markdown,
     retriever,
     selector,
 )
@@ -338,7 +339,7 @@ def record(state: AgentState, minds: Collaborators) -> Step:
         except BadInput as error:
             raise MedgenError(f"run {state['run_id']} lost its candidate: {error}") from error
         written.append(str(save_synthetic_png(path, pixels, tags)))
-    text = run_report(state, report.render_markdown(plan, _facts(state)))
+    text = run_report(state, report_markdown.render_markdown(plan, _facts(state)))
     text = text.replace("<", "&lt;")  # a prompt may hold HTML, and Markdown viewers render it
     written.append(str(write_atomic(folder / REPORT, text)))
     return Step({}, [choice["best"] for choice in state["choices"]], {"files": written})

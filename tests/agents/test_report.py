@@ -1,6 +1,7 @@
 import pytest
 
-from medgen.agents.report import PLAN_NOTICE, render_markdown
+from medgen.agents.report import PLAN_NOTICE
+from medgen.agents.report_markdown import render_markdown
 from medgen.knowledge.cards import modality_cards
 from medgen.knowledge.facts import sign_id
 from medgen.records import Fact
