@@ -395,8 +395,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Feature extractor, repeatable: bundled, inception, raddino, or a folder or hub "
-            "id of a vision model.",
+            help="Feature extractor, repeatable: medgen (bundled), inception[:FILE], rad-dino, or "
+            "a vision model's folder or hub id.",
         ),
     ] = None,
     seed: Seed = 0,
@@ -425,7 +425,7 @@ def evaluate(
             suites=[name.strip() for name in suite.split(",") if name.strip()],
             out=out,
             size=size,
-            extractors=extractor or ["bundled"],
+            extractors=extractor or ["medgen"],
             seed=seed,
             minim=minim,
             pictures=pictures,

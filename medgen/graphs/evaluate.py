@@ -24,7 +24,7 @@ from medgen.agents import parser
 from medgen.data.images import write_atomic
 from medgen.errors import BadInput
 from medgen.evaluation.context import Context
-from medgen.evaluation.extractors import extractor
+from medgen.evaluation.extractors import BUNDLED, extractor
 from medgen.evaluation.figures import SUITES, Outcome, Suite
 from medgen.evaluation.report import Evaluation, TableSummary, write
 from medgen.evaluation.tables import ImageTable, Progress, read_table, silent
@@ -44,7 +44,7 @@ def evaluate(
     suites: Sequence[str] = SUITES,
     out: str | Path | None = None,
     size: int | None = None,
-    extractors: Sequence[str] = ("bundled",),
+    extractors: Sequence[str] = (BUNDLED,),
     seed: int = 0,
     minim: bool = False,
     pictures: bool = True,
