@@ -12,7 +12,15 @@ from typing import Literal
 
 import numpy as np
 
-from medgen.evaluation.figures import LEAST, Difference, Figure, Suite, bootstrap, unmeasured
+from medgen.evaluation.figures import (
+    LEAST,
+    OVERALL,
+    Difference,
+    Figure,
+    Suite,
+    bootstrap,
+    unmeasured,
+)
 
 # With fewer clusters than this a cluster bootstrap says little (Cameron, Gelbach and Miller 2008).
 LEAST_CLUSTERS = 10
@@ -231,8 +239,7 @@ class Ruler:
         )
 
 
-def scopes(modals: Sequence[str], overall: str) -> list[tuple[str, np.ndarray]]:
-    """Each modality, then overall, with the mask (n,) of its images; overall once there are two."""
-    column = np.array(modals)
-    found = [(modal, column == modal) for modal in sorted(set(modals))]
-    return [*found, (overall, np.ones(len(column), dtype=bool))]
+def scopes(modals: Sequence[str]) -> list[str]:
+    """What figures are given for: each modality, and overall where there are several."""
+    names = sorted(set(modals))
+    return [*names, OVERALL] if len(names) > 1 else names

@@ -40,8 +40,19 @@ def reader_card() -> dict:
 
 
 @lru_cache
+def reader_heads() -> dict[str, list[str]]:
+    """The classes of each of the reader's heads; a head's classes exclude each other."""
+    return {head.name: head.classes for head in _reader().heads}
+
+
+@lru_cache
 def _reader() -> Reader:
     return Reader.load(WEIGHTS)
+
+
+def features(images: np.ndarray) -> np.ndarray:
+    """The reader's penultimate vectors, (n, 224) float32 of unit length, of (n, H, H, 3) uint8."""
+    return _reader().forward(images)[0]
 
 
 def read(images: np.ndarray) -> list[Reading]:

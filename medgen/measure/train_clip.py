@@ -217,11 +217,17 @@ def margins(
         By concept: the source, the margins of images that show it, and of those of the same
         source that show a contrast. Concepts without both are left out.
     """
-    captions = Captions(config, rows)
     embedded = clip.image_embeddings(images)
-    names = list(config["concepts"])
-    texts = clip.text_embeddings([caption_of(config, name) for name in names])
-    similarity = dict(zip(names, (embedded @ texts.T).T, strict=True))
+    texts = clip.text_embeddings([caption_of(config, name) for name in config["concepts"]])
+    return margins_within_sources(config, rows, embedded @ texts.T)
+
+
+def margins_within_sources(
+    config: dict, rows: list[dict[str, str]], similarities: np.ndarray
+) -> dict[str, tuple[str, np.ndarray, np.ndarray]]:
+    """`margins` from (n, concepts) cosines, in the order of `config["concepts"]`."""
+    captions = Captions(config, rows)
+    similarity = dict(zip(config["concepts"], similarities.T, strict=True))
     sources = np.array([row["source"] for row in rows])
     found = {}
     for name, concept in config["concepts"].items():
