@@ -11,6 +11,7 @@ import contextvars
 import json
 import os
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -24,6 +25,7 @@ from medgen.settings import Settings
 
 Message = tuple[Literal["system", "human", "ai"], str]
 CHARACTERS_A_TOKEN = 4
+REST_SECONDS = 60  # after a failure that asking again at once does not mend
 _LONGEST_COMPLAINT = 600
 _LONGEST_TEXT = 4000
 _COMPLAINTS = 5
@@ -121,6 +123,7 @@ class ChatModel:
         self.answer_tokens = settings.llm_answer_tokens
         self.identity = f"{self.name} at {_server()} by {self.method}"
         self._model: Any = None
+        self._failed: tuple[float, str] | None = None
 
     @property
     def model(self) -> Any:
@@ -173,9 +176,24 @@ class ChatModel:
         """One answer within the timeout, however slowly its bytes arrive.
 
         Raises:
-            NoAnswer: No server, no answer in time, or an error of the server's.
+            NoAnswer: No server, no answer in time, an error of the server's, or one of these less
+                than `REST_SECONDS` ago.
             BadInput: The model cannot be made (see `model`).
         """
+        if self._failed is not None:
+            since = time.monotonic() - self._failed[0]
+            if since < REST_SECONDS:
+                raise NoAnswer(f"{self._failed[1]} {since:.0f} s ago", lasting=True)
+        try:
+            reply = self._ask(messages, record)
+        except NoAnswer as error:
+            # A table of requests shall not wait for the same dead server row by row.
+            self._failed = (time.monotonic(), str(error)) if error.lasting else None
+            raise
+        self._failed = None
+        return reply
+
+    def _ask(self, messages: Sequence[Message], record: type[Record]) -> Reply:
         # The schema as data: given the class, some clients raise on a wrong answer and lose it.
         chain = self.model.with_structured_output(
             record.model_json_schema(), method=self.method, include_raw=True

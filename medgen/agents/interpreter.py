@@ -14,7 +14,7 @@ from functools import cache
 from pydantic import Field
 
 from medgen.agents import parser
-from medgen.agents.language import fold, rules, tokenize
+from medgen.agents.language import Token, fold, rules, tokenize
 from medgen.agents.llm import RULES, Session
 from medgen.agents.scope import cue_lexicon
 from medgen.agents.vocabulary import grid_lexicon, modality_lexicon, modality_words
@@ -55,16 +55,29 @@ class _Meaning:
 
 
 @cache
-def _known_words(modality: str) -> frozenset[str]:
-    """Words that the rules understand in a modality, whatever they make of them."""
+def _plain_words() -> frozenset[str]:
+    """Words that the rules understand wherever they stand."""
     language = rules("language")
-    known = set(modality_words(modality).words) | cue_lexicon().words
-    known |= modality_lexicon().words | grid_lexicon().words
-    known |= {fold(word) for word in (*language["filler"], *language["age_units"])}
+    words = {fold(word) for word in (*language["filler"], *language["age_units"])}
     for groups in ("age_groups", "sexes", "views"):
         for phrases in language[groups].values():
-            known |= {token.key for phrase in phrases for token in tokenize(phrase)}
-    return frozenset(known)
+            words |= {token.key for phrase in phrases for token in tokenize(phrase)}
+    return frozenset(words)
+
+
+def _unread(prompt: str, modality: str) -> tuple[list[Token], set[int]]:
+    """The tokens of a prompt, and the indices of those of which the rules make nothing."""
+    tokens = tokenize(prompt)
+    read: set[int] = set()
+    lexicons = (modality_words(modality), cue_lexicon(), modality_lexicon(), grid_lexicon())
+    for lexicon in lexicons:
+        read |= {index for match in lexicon.scan(tokens) for index in match.taken}
+    plain = _plain_words()
+    return tokens, {
+        index
+        for index, token in enumerate(tokens)
+        if index not in read and token.is_word and len(token.key) > 1 and token.key not in plain
+    }
 
 
 def canonical(name: str, modality: str) -> str | None:
@@ -84,18 +97,17 @@ def _quoted(text: str) -> str:
 
 
 def _unread_span(prompt: str, quote: str, modality: str) -> tuple[int, int] | None:
-    """The first run of words in a quote that the rules do not know, as a span of the prompt."""
+    """The first run of words in a quote that the rules left unread, as a span of the prompt."""
     wanted = [token.key for token in tokenize(quote)]
-    tokens = tokenize(prompt)
+    tokens, unread = _unread(prompt, modality)
     for first in range(len(tokens) - len(wanted) + 1) if wanted else ():
-        found = tokens[first : first + len(wanted)]
-        if [token.key for token in found] != wanted:
+        indices = range(first, first + len(wanted))
+        if [tokens[index].key for index in indices] != wanted:
             continue
-        run = []
-        for token in found:
-            unread = token.is_word and len(token.key) > 1
-            if unread and token.key not in _known_words(modality):
-                run.append(token)
+        run: list[Token] = []
+        for index in indices:
+            if index in unread:
+                run.append(tokens[index])
             elif run:
                 break
         if run:

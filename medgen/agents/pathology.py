@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from medgen.agents.consistency import implied
-from medgen.agents.language import rules
+from medgen.agents.language import rules, tokenize
 from medgen.agents.llm import RULES, Session
+from medgen.agents.vocabulary import grid_lexicon, modality_table
 from medgen.knowledge.cards import FindingCard, MeasureCard, finding_cards
 from medgen.records import Entailed, Finding, Plan, Record
 
@@ -101,7 +102,19 @@ def _implausible(plan: Plan, card: FindingCard) -> Iterator[str]:
 
 
 def _elsewhere(plan: Plan) -> Iterator[str]:
-    return iter(())
+    """Parts of the body and states that the image or the patient cannot have."""
+    tokens = tokenize(plan.prompt)
+    known = modality_table().get(plan.modality)
+    absent = rules("pathology")["not_shown"].get(known.body if known else None, [])
+    matches = [match for match in grid_lexicon().scan(tokens) if match.category == "body"]
+    parts = list(dict.fromkeys(match.value for match in matches))
+    for part in parts:
+        if part in absent:
+            yield f"{plan.modality} does not show the {part}: what is said of it is not drawn"
+    sexes = rules("pathology")["one_sex"] | rules("pathology")["one_sex_words"]
+    for said in (*parts, *(token.key for token in tokens)):
+        if plan.sex and sexes.get(said, plan.sex) != plan.sex:
+            yield f"{said} does not go with a {plan.sex} patient"
 
 
 def _left_to_chance(plan: Plan, shown: Sequence[tuple[Finding, FindingCard]]) -> Iterator[str]:
