@@ -92,6 +92,13 @@ class Settings(BaseSettings):
         None, description="Folder of earlier answers, or 'off'; the user cache folder if not set."
     )
 
+    utility_steps: int | None = Field(
+        None,
+        ge=1,
+        description="Optimiser steps of the classifiers that `medgen evaluate` trains for utility; "
+        "those of evaluation/utility.yaml when not set.",
+    )
+
     @classmethod
     def settings_customise_sources(
         cls,
