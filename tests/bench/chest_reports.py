@@ -25,7 +25,9 @@ from medgen.records import PlanLine
 
 MODALITY = "Chest X-ray"
 DEFINITIONS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-SHOWN = ("present", "uncertain")
+# A finding that the plan calls uncertain is not counted: on the half for tuning the indexers took up
+# 18 of 47 such ("may represent", "cannot exclude"), against 808 of 856 that the plan calls present.
+SHOWN = ("present",)
 
 
 def half(uid: str) -> str:
@@ -216,7 +218,7 @@ def _list_errors(
             shown = [
                 f"{finding.finding}?" if finding.status == "uncertain" else finding.finding
                 for finding in lines[uid].findings
-                if finding.status in SHOWN
+                if finding.status in ("present", "uncertain")
             ]
             print(f"{uid} {'MISSED' if truth else 'SPURIOUS'} {lines[uid].error or ''}")
             print(f"   {' '.join(report.text.split())}")
