@@ -33,7 +33,8 @@ class ReportDraft(Record):
     impression: str
 
 
-def _question(plan: Plan, unremarkable: Sequence[str]) -> dict[str, object]:
+def question_of(plan: Plan, unremarkable: Sequence[str]) -> dict[str, object]:
+    """What the model is told: findings with their signs, sentences it may use, field names."""
     template = report_templates().get(plan.modality)
     signs: dict[str, list[str]] = {}
     for sign in plan.signs:
@@ -140,5 +141,5 @@ def drafted(plan: Plan, unremarkable: Sequence[str], session: Session) -> Outcom
         unremarkable: Sentences on regions that nothing touches.
         session: Whom to ask.
     """
-    question = _question(plan, unremarkable)
+    question = question_of(plan, unremarkable)
     return session.ask("report", question, ReportDraft, lambda draft: check(draft, plan, question))

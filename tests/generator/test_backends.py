@@ -82,6 +82,7 @@ def breast_card(tmp_path, monkeypatch):
 def test_a_card_and_a_diffusers_folder_draw_a_new_modality(pipeline_folder, breast_card):
     generator = load_generator(Settings(backend=f"diffusers:{pipeline_folder}", steps=2))
     assert "Breast MRI" in generator.modalities
+    assert generator.reads_free_text
     ask = Conditioning(prompt="breast with tumor", modality="Breast MRI", seed=1)
     first, again = generator.sample([ask]), generator.sample([ask])
     assert first.shape[-1] == 3

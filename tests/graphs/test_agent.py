@@ -71,6 +71,16 @@ def test_the_graph_runs_from_a_request_alone_as_other_tools_start_it(runs: Path)
     assert Path(state["folder"]).parent == runs.resolve()
 
 
+def test_a_backend_that_reads_free_text_is_told_how_findings_look(runs: Path) -> None:
+    generator = PhantomGenerator()
+    generator.reads_free_text = True
+    Agent(phantom_collaborators(generator)).run("severe cardiomegaly, chest X-ray", rounds=1)
+    control, composed = generator.batches[0]
+    assert control.prompt == "severe cardiomegaly, chest X-ray"
+    assert "severe cardiomegaly" in composed.prompt
+    assert "enlarged cardiac silhouette" in composed.prompt
+
+
 def test_the_loop_corrects_what_it_measured(agent: Agent) -> None:
     run = agent.run(PROMPT, rounds=4, candidates=2)
     assert run.accepted is True

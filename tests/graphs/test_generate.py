@@ -29,6 +29,21 @@ def test_composed_draw_tells_numbers_and_raw_draw_only_the_prompt(tmp_path: Path
     assert [one.seed for one in composed] == [one.seed for one in raw] == noise
 
 
+def test_a_backend_that_reads_free_text_is_told_grade_place_and_looks(tmp_path: Path) -> None:
+    prompt = "severe left lower lobe pneumonia, 60-year-old woman, chest X-ray"
+    told = []
+    for reads in (True, False):
+        generator = PhantomGenerator()
+        generator.reads_free_text = reads
+        minds = phantom_collaborators(generator=generator)
+        generate(prompt, out=tmp_path / str(reads), collaborators=minds)
+        told.append(generator.batches[0][0].prompt)
+    described, plain = told
+    assert "severe pneumonia in the left lower lobe" in described
+    assert "airspace opacity" in described and "female" in described
+    assert "severe" not in plain and "airspace opacity" not in plain
+
+
 def test_given_conditions_win_over_composed_ones(tmp_path: Path) -> None:
     generator = PhantomGenerator()
     generate(
