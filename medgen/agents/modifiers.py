@@ -59,7 +59,12 @@ class Mention:
         """The places in words, each with the side that was said for it."""
         names: list[str] = []
         for place, index in self.places:
-            if place.name == self.region or place.name in rules("locations")["nowhere"]:
+            of_its_region = place.name in (self.region or "").split()
+            if (
+                of_its_region
+                or place.name == self.region
+                or place.name in rules("locations")["nowhere"]
+            ):
                 continue
             side = place.side
             if side is None and place.sided:

@@ -20,7 +20,7 @@ from medgen.agents.modality import resolve_modality
 from medgen.agents.modifiers import Mention
 from medgen.agents.quantities import Asked, asked_values, meant_by
 from medgen.agents.reading import Reading, leftovers, read_findings
-from medgen.agents.report_reading import read_report, reconciled
+from medgen.agents.report_reading import read_report, reconciled, whole_normal_unsaid
 from medgen.agents.scope import cue_lexicon
 from medgen.agents.sections import is_report, of_the_patient
 from medgen.agents.sections import sentences as sentences_of
@@ -333,6 +333,11 @@ def _parse_report(request: Request, text: str) -> Plan:
     findings = [_finding(mention, name, []) for mention in understood.mentions]
     kept, given_way = reconciled(findings, name)
     warnings += given_way
+    notes = ["read as a report: what it describes wins over what it denies"]
+    normal = whole_normal_unsaid(kept, name)
+    if normal is not None:
+        kept.append(Finding(finding=normal, code=finding_cards()[name][normal].code))
+        notes.append(f"nothing abnormal is described: taken as {normal}")
     if understood.unknown:
         some = ", ".join(map(_quoted, understood.unknown[:_TOLD]))
         more = len(understood.unknown) - _TOLD
@@ -352,6 +357,6 @@ def _parse_report(request: Request, text: str) -> Plan:
         measurements=[target for mention in understood.mentions for target in _targets(mention)],
         not_drawable=understood.unsaid,
         warnings=list(dict.fromkeys([*person.warnings, *warnings])),
-        notes=["read as a report: what it describes wins over what it denies"],
+        notes=notes,
         decided_by={"parser": "rules"},
     )

@@ -17,7 +17,7 @@ from medgen.agents.modality import Resolved, naming
 from medgen.agents.modifiers import Mention
 from medgen.agents.reading import Reading, leftovers, read_findings
 from medgen.agents.sections import Sentence
-from medgen.agents.vocabulary import whole_normal
+from medgen.agents.vocabulary import denied_finding, whole_normal
 from medgen.knowledge.cards import finding_cards
 from medgen.records import Finding
 
@@ -83,49 +83,67 @@ def read_report(sentences: Sequence[Sentence], modality: str, respell: Respell) 
     return understood
 
 
-def _excluded_by(shown: set[str], modality: str) -> set[str]:
-    cards = finding_cards().get(modality, {})
-    return {name for other in shown & cards.keys() for name in cards[other].excludes}
+def _normal(finding: str, modality: str) -> bool:
+    card = finding_cards().get(modality, {}).get(finding)
+    return card is not None and card.kind == "normal"
+
+
+def _rest_is_normal(findings: Sequence[Finding], modality: str, ruled_out: set[str]) -> list[str]:
+    """The normal cards that "all normal" leaves beside what is shown."""
+    everything = whole_normal(modality)
+    said = {finding.finding for finding in findings}
+    if everything is None or everything not in said:
+        return []
+    entailed = finding_cards()[modality][everything].implies
+    return [name for name in entailed if name not in said and name not in ruled_out]
 
 
 def reconciled(findings: Sequence[Finding], modality: str) -> tuple[list[Finding], list[str]]:
     """Findings that can be true together, and what had to give way, in words.
 
     What is shown stays. A finding that is denied elsewhere is no longer denied, nor is what a
-    shown one entails; normal cards that a shown finding excludes go, and so does "all normal"
-    beside any shown finding.
+    shown one entails; normal cards that a shown finding excludes go, and "all normal" beside a
+    shown finding means the rest.
     """
     cards = finding_cards().get(modality, {})
+    everything = whole_normal(modality)
     one_each = merged(findings)
-    abnormal = {
-        finding.finding
-        for finding in one_each
-        if finding.status in SHOWN
-        and not (finding.finding in cards and cards[finding.finding].kind == "normal")
-    }
-    entailed = {name for finding in abnormal for name in implied(finding, modality)}
-    ruled_out = _excluded_by(abnormal, modality) | {
-        name for name in [whole_normal(modality)] if name and abnormal
-    }
+    shown = [finding for finding in one_each if finding.status in SHOWN]
+    abnormal = {one.finding for one in shown if not _normal(one.finding, modality)}
+    ruled_out = {name for one in abnormal & cards.keys() for name in cards[one].excludes}
+    ruled_out |= {everything} if everything and abnormal else set()
+    entailed = {name for one in abnormal for name in implied(one, modality)}
+    wanted = _rest_is_normal(one_each, modality, ruled_out) if abnormal else []
     kept: list[Finding] = []
-    given_way: list[str] = []
+    denied: list[str] = []
     for finding in one_each:
-        card = cards.get(finding.finding)
-        normal = card is not None and card.kind == "normal"
-        if normal and finding.finding in ruled_out:
+        name = finding.finding
+        if finding.status in SHOWN and name in ruled_out:
             continue
         if finding.status == "absent":
-            shown = [f for f in one_each if f.finding == finding.finding and f.status in SHOWN]
-            if any(_same_place(finding, other) for other in shown):
-                given_way.append(f"no {finding.finding}")
+            if any(one.finding == name and not _apart(finding, one) for one in shown):
+                denied.append(f'"no {name}"')
                 continue
-            if finding.finding in entailed:
+            if name in entailed:
                 continue
         kept.append(finding)
-    said = ", ".join(f'"{words}"' for words in dict.fromkeys(given_way))
-    return kept, [f"the report both shows and denies: {said} left out"] if said else []
+    kept += [Finding(finding=name, code=cards[name].code) for name in wanted]
+    gone = ", ".join(dict.fromkeys(denied))
+    return kept, [f"the report both shows and denies: {gone} left out"] if gone else []
 
 
-def _same_place(denied: Finding, shown: Finding) -> bool:
-    apart = {denied.side, shown.side} == {"left", "right"}
-    return not apart
+def whole_normal_unsaid(findings: Sequence[Finding], modality: str) -> str | None:
+    """The card for "all normal" where nothing abnormal is described, unless it is said already.
+
+    Where a modality's normal card only denies one finding ("no brain tumor"), silence is no proof.
+    """
+    everything = whole_normal(modality)
+    if everything is None or denied_finding(finding_cards()[modality][everything]) is not None:
+        return None
+    shown = {finding.finding for finding in findings if finding.status in SHOWN}
+    abnormal = any(not _normal(name, modality) for name in shown)
+    return everything if findings and not abnormal and everything not in shown else None
+
+
+def _apart(denied: Finding, shown: Finding) -> bool:
+    return {denied.side, shown.side} == {"left", "right"}
