@@ -60,7 +60,7 @@ def extractor(name: str | Path = BUNDLED) -> Encoder:
     if text.startswith(f"{INCEPTION}:"):
         return InceptionEncoder(Path(text.partition(":")[2]).expanduser())
     folder = Path(text).expanduser()
-    if folder.is_dir():
+    if text and folder.is_dir():
         if (folder / "encoder.safetensors").is_file():
             return CompactEncoder.load(folder)
         return VisionModelEncoder(str(folder))
