@@ -109,7 +109,14 @@ def _read_age(tokens: Sequence[Token], result: Demographics) -> None:
 def _read_person(tokens: Sequence[Token], result: Demographics) -> None:
     groups: list[str] = []
     sexes: list[str] = [result.sex] if result.sex else []
-    free = [replace(t, key="\0") if i in result.taken else t for i, t in enumerate(tokens)]
+    shouted = all(token.text.isupper() for token in tokens if token.is_word)
+    # "HE" amid small letters is an abbreviation (hard exudates), not a man.
+    apart = {
+        index
+        for index, token in enumerate(tokens)
+        if index in result.taken or (not shouted and len(token.key) == 2 and token.in_capitals)
+    }
+    free = [replace(t, key="\0") if i in apart else t for i, t in enumerate(tokens)]
     for match in _person_lexicon().scan(free):
         result.taken.update(match.taken)
         (groups if match.category == "age_group" else sexes).append(match.value)

@@ -34,6 +34,17 @@ def rules(name: str) -> Any:
     return yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
 
 
+@cache
+def plain_words() -> frozenset[str]:
+    """English words that look like misspelt medical ones and are not ("position", "inflated").
+
+    `rules/plain_words.csv`: the whole words of BERT's uncased English vocabulary (Apache 2.0) that
+    lie within two edits of a word of the cards, and anatomical words of our own.
+    """
+    path = resources.files("medgen.agents") / "rules" / "plain_words.csv"
+    return frozenset(fold(word) for word in path.read_text(encoding="utf-8").split()[1:])
+
+
 @dataclass(frozen=True)
 class Token:
     """One word, number or mark: as typed, folded for comparison, and where it stands."""
@@ -47,6 +58,11 @@ class Token:
     def is_word(self) -> bool:
         """Whether this is a word or an abbreviation, not a number or a mark."""
         return self.key[:1].isalpha()
+
+    @property
+    def in_capitals(self) -> bool:
+        """Whether it was typed in capitals, a plural's "s" aside."""
+        return self.text.isupper() or (len(self.text) > 2 and self.text.rstrip("s").isupper())
 
     @property
     def is_number(self) -> bool:
@@ -90,7 +106,12 @@ def tokenize(text: str) -> list[Token]:
             spaced = text[start - 1 : start].isspace() and text[end : end + 1].isspace()
             if not spaced:
                 continue
-        key = fold(piece) if match.lastgroup == "word" else piece.lower()
+        if match.lastgroup == "word":
+            # The plural of an abbreviation: "HEs", "PEs".
+            plural = len(piece) > 2 and piece[-1] == "s" and piece[:-1].isupper()
+            key = fold(piece[:-1] if plural else piece)
+        else:
+            key = piece.lower()
         tokens.append(Token(piece, key, start, end))
     return tokens
 
@@ -179,7 +200,7 @@ class Lexicon:
             for taken, node in self._walk(tokens, free, start):
                 span = taken[-1] - taken[0] + 1
                 gap = span - len(taken)
-                typed_upper = all(tokens[i].text.isupper() for i in taken if tokens[i].is_word)
+                typed_upper = all(tokens[i].in_capitals for i in taken if tokens[i].is_word)
                 entries = [
                     entry
                     for entry in node.entries

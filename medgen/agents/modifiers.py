@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from medgen.agents.language import Token, fold, rules
-from medgen.agents.scope import ALL_OF, ANY_OF, SEPARATORS
+from medgen.agents.scope import ALL_OF, ANY_OF, SENTENCE_ENDS, SEPARATORS
 from medgen.agents.vocabulary import Place
 from medgen.records import Severity, Side, Status
 
@@ -100,8 +100,21 @@ def _words(kind: str) -> frozenset[str]:
     return frozenset(fold(word) for word in rules("language")[kind])
 
 
+def _sign(key: str) -> str:
+    if key in ANY_OF | ALL_OF:
+        return "and"
+    if key in SENTENCE_ENDS:
+        return "."
+    if key in ("no", "without"):
+        return "no"
+    return "with" if key in _words("clause_breaks") else ","
+
+
 def clauses(tokens: Sequence[Token], inside: set[int]) -> list[tuple[str, int, int]]:
-    """Clauses as (what stands before, start, end); `inside` tokens never separate."""
+    """Clauses as (what stands before, start, end); `inside` tokens never separate.
+
+    What stands before is "", ",", "and", "with", "no" (a denial) or "." (a sentence's end).
+    """
     found: list[tuple[str, int, int]] = []
     breaks = _words("clause_breaks")
     kind, begin = "", 0
@@ -111,9 +124,8 @@ def clauses(tokens: Sequence[Token], inside: set[int]) -> list[tuple[str, int, i
         if begin < index:
             found.append((kind, begin, index))
             kind = ""
-        joint = token.key in ANY_OF | ALL_OF
-        sign = "and" if joint else "with" if token.key in breaks else ","
-        kind = sign if kind in ("", ",") or sign == "with" else kind
+        sign = _sign(token.key)
+        kind = sign if kind in ("", ",") or sign in ("with", "no", ".") else kind
         begin = index + 1
     if begin < len(tokens):
         found.append((kind, begin, len(tokens)))
@@ -158,6 +170,19 @@ def _within(clause: _Clause, tokens: Sequence[Token]) -> None:
         reached = modifier.end
 
 
+def _share_side(before: _Clause, clause: _Clause, tokens: Sequence[Token]) -> None:
+    """ "left atelectasis and effusion": a side that stands before a pair is that of both."""
+    if not before.mentions or clause.modifiers or tokens[clause.start - 1].key not in ALL_OF:
+        return
+    first = before.mentions[-1]
+    leading = [side for side, at in first.spoken if at < first.taken[0]]
+    leading += [place.side for place, at in first.places if place.side and at < first.taken[0]]
+    one_side = len({first.side, *leading}) == 1
+    for mention in clause.mentions[:1]:
+        if leading and one_side and mention.sided and mention.status == first.status:
+            mention.sides.add(leading[0])
+
+
 def _accepts(mention: Mention, modifiers: Sequence[Modifier]) -> bool:
     if mention.normal:
         return False
@@ -180,6 +205,9 @@ def _hand_over(
     following = after.mentions[0] if after else None
     joined_back = clause.kind in ("and", "with")
     joined_on = after_kind in ("and", "with")
+    # "moderate; no infarct": a sentence's end or a denial begins something else.
+    if previous and clause.kind != "." and after_kind in ("no", "."):
+        following = None
     only_sides = all(modifier.kind in ("side", "severity") for modifier in clause.modifiers)
     receiver = previous or following
     if previous and following:
@@ -208,6 +236,8 @@ def attach(
     for position, clause in enumerate(parts):
         if clause.mentions:
             _within(clause, tokens)
+            if position and clause.kind == "and":
+                _share_side(parts[position - 1], clause, tokens)
             continue
         if not clause.modifiers:
             continue

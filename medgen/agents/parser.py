@@ -15,7 +15,7 @@ from rapidfuzz import fuzz, process
 
 from medgen.agents.consistency import check_contradictions, merged
 from medgen.agents.demographics import Demographics, read_demographics
-from medgen.agents.language import Token, correct, fold, rules, tokenize
+from medgen.agents.language import Token, correct, fold, plain_words, rules, tokenize
 from medgen.agents.modality import resolve_modality
 from medgen.agents.modifiers import Mention
 from medgen.agents.quantities import Asked, asked_values, meant_by
@@ -75,6 +75,7 @@ def _vocabulary() -> tuple[tuple[str, ...], frozenset[str]]:
     for groups in ("age_groups", "sexes", "views"):
         for phrases in language[groups].values():
             known |= {token.key for phrase in phrases for token in tokenize(phrase)}
+    known |= plain_words()
     return tuple(sorted(content)), frozenset(known)
 
 
@@ -88,6 +89,9 @@ def _respell(tokens: Sequence[Token]) -> tuple[list[Token], list[str]]:
     result, warnings = [], []
     for token in tokens:
         better = _corrected_word(token.key) if token.is_word else None
+        if better is None and token.is_word and token.key not in _vocabulary()[1]:
+            # "fibrosys" folds to a word of which the plural's end was cut.
+            better = _corrected_word(token.text.lower())
         if better:
             warnings.append(f'read "{token.text}" as "{better}"')
             token = replace(token, key=better)

@@ -83,6 +83,9 @@ def _collect(reading: Reading, masked: list[Token]) -> None:
             denied = denied_finding(card)
             if denied and masked[match.start].key in ("no", "without", "absence"):
                 mention = Mention(match.taken, denied, status="absent", fixed=True)
+            said = rules("language")["abbreviated_sides"].get(masked[match.start].key)
+            if said and sided and len(match.taken) == 1:
+                mention.sides.add(said)
             if all(other.taken != match.taken for other in reading.mentions):
                 reading.mentions.append(mention)
         elif match.category == "place":

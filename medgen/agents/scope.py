@@ -34,13 +34,16 @@ class Context:
 
 @cache
 def cue_lexicon() -> Lexicon:
-    """Cue phrases: category is "before:STATUS", "after:STATUS", "pseudo" or "terminate"."""
+    """Cue phrases: category is "before", "after", "between" (their value the status they give),
+    "pseudo" or "terminate"."""
     lexicon = Lexicon()
     data = rules("context")
     for status in ("absent", "uncertain", "historical"):
         for where in ("before", "after"):
             for phrase in data[status][where]:
                 lexicon.add(phrase, where, status)
+    for phrase in data["uncertain"]["between"]:
+        lexicon.add(phrase, "between", "uncertain")
     for kind in ("pseudo", "terminate"):
         for phrase in data[kind]:
             lexicon.add(phrase, kind, None)
@@ -65,7 +68,7 @@ class _Scopes:
             for index, token in enumerate(tokens)
         ]
         matches = cue_lexicon().scan(masked)
-        self.cues = [match for match in matches if match.category in ("before", "after")]
+        self.cues = [match for match in matches if match.category in ("before", "after", "between")]
         self.stops = {match.start for match in matches if match.category == "terminate"}
         self.covered = {
             index for match in matches if match.category == "pseudo" for index in match.taken
@@ -151,6 +154,16 @@ class _Scopes:
             listed, reach = True, chunks[position - 1][1]
         return reach, cue.start
 
+    def reaches(self, readings: Sequence[Match]) -> list[tuple[Match, tuple[int, int]]]:
+        """The cue that one phrase is, and where it reaches; forward before backward."""
+        between = [cue for cue in readings if cue.category == "between"]
+        if between:
+            return [(between[0], self.forward(between[0])), (between[0], self.backward(between[0]))]
+        for cue in readings:
+            if cue.category == "before" and self._has_target(*self.forward(cue)):
+                return [(cue, self.forward(cue))]
+        return [(cue, self.backward(cue)) for cue in readings if cue.category == "after"][:1]
+
     def asks_politely(self, cue: Match) -> bool:
         """Whether a question mark only ends "can you draw ...?"."""
         return (
@@ -186,23 +199,11 @@ def contexts(
     for readings in by_place.values():
         if scopes.asks_politely(readings[0]):
             continue
-        ahead = [cue for cue in readings if cue.category == "before"]
-        behind = [cue for cue in readings if cue.category == "after"]
-        chosen: Match | None = None
-        span = (0, 0)
-        if ahead:
-            span = scopes.forward(ahead[0])
-            if scopes._has_target(*span):
-                chosen = ahead[0]
-        if chosen is None and behind:
-            span = scopes.backward(behind[0])
-            chosen = behind[0]
-        if chosen is None:
-            continue
-        for position, taken in enumerate(targets):
-            within = taken[0] < chosen.start < taken[-1]
-            reached = span[0] <= taken[0] and taken[-1] < span[1]
-            stronger = _STRENGTH[chosen.value] > _STRENGTH[results[position].status]
-            if (within or reached) and stronger:
-                results[position] = Context(chosen.value, chosen)
+        for chosen, span in scopes.reaches(readings):
+            for position, taken in enumerate(targets):
+                within = taken[0] < chosen.start < taken[-1]
+                reached = span[0] <= taken[0] and taken[-1] < span[1]
+                stronger = _STRENGTH[chosen.value] > _STRENGTH[results[position].status]
+                if (within or reached) and stronger:
+                    results[position] = Context(chosen.value, chosen)
     return results

@@ -250,10 +250,25 @@ def modality_words(modality: str | None) -> Lexicon:
     _add_modifiers(lexicon, eye=body == "retina")
     cards = finding_cards().get(modality or "", {})
     _add_findings(lexicon, cards)
+    for name, phrases in _lent(modality or "").items():
+        for phrase in phrases:
+            lexicon.add(phrase, "finding", name)
     if modality in modality_cards():
         for phrase, place in places(modality):
             lexicon.add(phrase, "place", place)
     return lexicon
+
+
+def _lent(modality: str) -> dict[str, list[str]]:
+    """Synonyms of the same findings in other modalities, where they mean nothing else here."""
+    cards = finding_cards().get(modality, {})
+    own = {phrase.lower() for card in cards.values() for phrase in (card.name, *card.synonyms)}
+    return {
+        name: [phrase for phrase in other[name].synonyms if phrase.lower() not in own]
+        for other in finding_cards().values()
+        for name in other.keys() & cards.keys()
+        if other[name].modality != modality and other[name].kind == "abnormal"
+    }
 
 
 @cache
