@@ -77,6 +77,7 @@ def _modality(context: Context, ours: Seen, theirs: Seen) -> list[Figure]:
             ours.sample(agreements[0], ours.within(scope)),
             theirs.sample(agreements[1], theirs.within(scope)),
             better="higher",
+            share=True,
             floor_of=REAL,
         )
         for scope in scopes(context.synthetic.modals)

@@ -39,10 +39,13 @@ def side_response(context: Context, ours: Films, theirs: Films, outcome: Outcome
             mine,
             real if known else None,
             better="higher",
+            share=True,
             floor_of="real films whose side is given",
             note=joined(
                 f"chance is 0.5; {len(mine.judged())} of {asked_films} films measurable",
-                "" if known else "no floor: the real table gives no side",
+                ""
+                if known
+                else f"no floor: the real table gives no side; {numbers()['outlined']['side']}",
             ),
         )
     )
@@ -112,7 +115,13 @@ def heart_response(context: Context, ours: Films, theirs: Films, outcome: Outcom
                 floor,
                 better=better,
                 floor_of=f"real films, the table's {RATIO} in place of a request",
-                note=joined(note, "" if floor is not None else f"no floor: the real table has no {RATIO}"),
+                note=joined(
+                    note,
+                    ""
+                    if floor is not None
+                    else f"no floor: the real table has no {RATIO}; "
+                    f"{numbers()['outlined']['ratio']}",
+                ),
                 statistic=statistic,
             )
         )

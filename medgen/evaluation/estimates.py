@@ -21,6 +21,7 @@ from medgen.evaluation.figures import (
     bootstrap,
     unmeasured,
 )
+from medgen.measure.statistics import share_interval
 
 # With fewer clusters than this a cluster bootstrap says little (Cameron, Gelbach and Miller 2008).
 LEAST_CLUSTERS = 10
@@ -75,7 +76,7 @@ def clusters_of(groups: np.ndarray, unit: str = "image") -> tuple[np.ndarray, st
     plural = "s" if count != 1 else ""
     return (
         np.arange(len(groups)),
-        f"interval over {unit}s: they are of only {count} group{plural}, too few to resample",
+        f"resampled by {unit}: only {count} group{plural}",
     )
 
 
@@ -85,14 +86,25 @@ def estimate(
     repetitions: int,
     statistic: Statistic = average,
     unit: str = "image",
+    share: bool = False,
 ) -> Estimate:
-    """A statistic of the judged images with its cluster bootstrap interval."""
+    """A statistic of the judged images with its cluster bootstrap interval.
+
+    Of a share that is 0 or 1, where resampling shows no doubt, the interval is Wilson's over the
+    clusters.
+    """
     judged = sample.judged()
     clusters, note = clusters_of(judged.groups, unit)
     low, high = bootstrap(
         lambda indices: statistic(judged.values[indices]), clusters, generator, repetitions
     )
-    return Estimate(statistic(judged.values), low, high, note)
+    value = statistic(judged.values)
+    if share and low == high and value in (0.0, 1.0):
+        count = len(np.unique(clusters))
+        low, high = share_interval(round(value * count), count)
+        low, high = min(low, value), max(high, value)
+        note = joined(note, "Wilson's interval")
+    return Estimate(value, low, high, note)
 
 
 def joined(*notes: str) -> str:
@@ -123,6 +135,7 @@ class Ruler:
         statistic: Statistic = average,
         least: int = LEAST,
         unit: str = "image",
+        share: bool = False,
         n: int | None = None,
         n_real: int | None = None,
     ) -> Figure:
@@ -140,6 +153,7 @@ class Ruler:
             statistic: Maps values (with repeats) to the number.
             least: Fewer images (or values) than this and there is no figure (or no floor).
             unit: What one value belongs to.
+            share: Whether the statistic is a share or a mean of shares, 0-1.
             n: Synthetic images behind the value, where that is not the number of values.
             n_real: Real images behind the floor, likewise.
         """
@@ -159,6 +173,7 @@ class Ruler:
             self.repetitions,
             statistic,
             unit,
+            share,
         )
         written = {
             "suite": self.suite,
@@ -179,6 +194,7 @@ class Ruler:
                 self.repetitions,
                 statistic,
                 unit,
+                share,
             )
             written |= {
                 "floor": floor.value,

@@ -22,11 +22,12 @@ from medgen.knowledge.cards import modality_cards
 
 # CLIPScore as torchmetrics has it: 100 times the cosine, not below 0 (Hessel et al. 2021).
 SCALE = 100.0
+BEST = "right caption fits best"
 # What is given, and whether the scorer must be known to tell captions of the modality apart.
 METRICS = {
     "CLIP score": False,
     "CLIP margin to contrary captions": True,
-    "right caption fits best": True,
+    BEST: True,
 }
 Key = tuple[str, frozenset[str], frozenset[str]]
 
@@ -136,7 +137,15 @@ def image_text(
                 for seen, known in zip((ours, theirs), values, strict=True)
             )
             outcome.figures.append(
-                ruler.figure(metric, scope, mine, real, better="higher", floor_of=REAL)
+                ruler.figure(
+                    metric,
+                    scope,
+                    mine,
+                    real,
+                    better="higher",
+                    floor_of=REAL,
+                    share=metric == BEST,
+                )
             )
             gap = ruler.difference(metric, scope, ("synthetic", mine), ("real", real))
             outcome.differences += [gap] if gap is not None else []

@@ -52,10 +52,12 @@ def rivals(entries: list[dict]) -> set[str]:
     return {name for entry in entries for name in classes[entry["head"]]} - shown
 
 
-def judge(seen: Seen, modal: str, finding: str, entries: list[dict]) -> np.ndarray:
-    """(n,) codes of a finding, within the sources that have images both with and without it.
+def judge(seen: Seen, modal: str, finding: str, entries: list[dict]) -> tuple[np.ndarray, int]:
+    """(n,) codes of a finding, and how many images it was asked of.
 
-    An image that is not read as its modality is wrong whatever was asked.
+    Within the sources that have images both with and without it. An image that is not read as its
+    modality is wrong whatever was asked; a film of a population in which the reader does not know
+    the finding is not judged.
     """
     others = rivals(entries)
     rows = seen.table.rows
@@ -64,17 +66,18 @@ def judge(seen: Seen, modal: str, finding: str, entries: list[dict]) -> np.ndarr
     for row, want in zip(rows, wanted, strict=True):
         if want is not None:
             sources[row.more.get("source", "")].add(want)
-    codes = np.full(len(rows), np.nan)
+    codes, count = np.full(len(rows), np.nan), 0
     for index, (row, want) in enumerate(zip(rows, wanted, strict=True)):
         if want is None or len(sources[row.more.get("source", "")]) < 2:
             continue
+        count += 1
         reading, base = seen.readings[index], 2.0 * (want == "present")
         if reading.modality != modal:
             codes[index] = base
         elif finding in reading.findings:
             there = reading.findings[finding] >= numbers()["seen_from"]
             codes[index] = base + (there == (want == "present"))
-    return codes
+    return codes, count
 
 
 def _enough(codes: np.ndarray) -> bool:
@@ -91,15 +94,18 @@ def presence(context: Context, ours: Seen, theirs: Seen, outcome: Outcome) -> No
             card = finding_cards()[modal].get(finding)
             if card is not None and card.kind == "normal":
                 continue
-            codes, real = (judge(seen, modal, finding, entries) for seen in (ours, theirs))
-            outcome.figures += _finding(ruler, ours, theirs, modal, finding, entries, codes, real)
-            if _enough(codes) and any(entry["measurable"] for entry in entries):
-                columns.append((finding, codes, real))
-        measured = [c for c in columns if _enough(c[2])] or columns
-        every += [(codes, real) for _, codes, real in measured]
-        outcome.figures.append(
-            _mean_presence(ruler, ours, theirs, modal, [c[1:] for c in measured], outcome)
-        )
+            codes, count = judge(ours, modal, finding, entries)
+            real, _ = judge(theirs, modal, finding, entries)
+            unfit = [entry["reason"] for entry in entries if not entry["measurable"]]
+            if len(unfit) == len(entries):
+                outcome.figures += _unfit(modal, finding, unfit[0], count)
+                continue
+            outcome.figures += _finding(ruler, ours, theirs, modal, finding, codes, real, count)
+            if _enough(codes):
+                columns.append((codes, real))
+        measured = [pair for pair in columns if _enough(pair[1])] or columns
+        every += measured
+        outcome.figures.append(_mean_presence(ruler, ours, theirs, modal, measured, outcome))
     if len(context.synthetic.modals) > 1:
         with_floor = [pair for pair in every if _enough(pair[1])] or every
         outcome.figures.append(_mean_presence(ruler, ours, theirs, OVERALL, with_floor, outcome))
@@ -134,6 +140,7 @@ def _mean_presence(
         floor,
         better="higher",
         floor_of=REAL,
+        share=True,
         statistic=presence_accuracy,
         note=f"mean of sensitivity and specificity over {len(columns)} "
         f"finding{'s' if len(columns) != 1 else ''}",
@@ -146,9 +153,9 @@ def _finding(
     theirs: Seen,
     modal: str,
     finding: str,
-    entries: list[dict],
     codes: np.ndarray,
     real: np.ndarray,
+    count: int,
 ) -> list[Figure]:
     """Accuracy, sensitivity and specificity of one finding; nothing where nobody asked for it."""
     present, absent = int((codes >= 2).sum()), int((codes < 2).sum())
@@ -159,15 +166,14 @@ def _finding(
         "sensitivity": (sensitivity, codes >= 2, real >= 2, present),
         "specificity": (specificity, codes < 2, real < 2, absent),
     }
-    unfit = [entry["reason"] for entry in entries if not entry["measurable"]]
+    lost = count - present - absent
+    note = (
+        f"{lost} of {count} not judged: the reader does not know it in such films" if lost else ""
+    )
     figures = []
     for metric, (statistic, chosen, real_chosen, n) in metrics.items():
-        why = ""
-        if len(unfit) == len(entries):
-            why = f"the reader judges it too poorly, {unfit[0]}"
-        elif metric == "presence accuracy" and not _enough(codes):
+        if metric == "presence accuracy" and not _enough(codes):
             why = f"{present} images with it and {absent} without, {LEAST} of each are needed"
-        if why:
             figures.append(
                 unmeasured(
                     "alignment", metric, modal, READER, n, why, group=finding, better="higher"
@@ -186,7 +192,27 @@ def _finding(
                 group=finding,
                 better="higher",
                 floor_of=REAL,
+                share=True,
                 statistic=statistic,
+                note=note if metric == "presence accuracy" else "",
             )
         )
     return figures
+
+
+def _unfit(modal: str, finding: str, why: str, count: int) -> list[Figure]:
+    """That a finding was asked of some images, and that the reader cannot judge it."""
+    if not count:
+        return []
+    return [
+        unmeasured(
+            "alignment",
+            "presence accuracy",
+            modal,
+            READER,
+            count,
+            f"the reader judges it too poorly on real images ({why})",
+            group=finding,
+            better="higher",
+        )
+    ]

@@ -136,6 +136,8 @@ def test_perfect_agreement_is_perfect_and_equals_its_floor(tmp_path, real) -> No
         assert (figure.n, figure.n_real, figure.better) == (90, 90, "higher")
     for metric in ("sensitivity", "specificity", "presence accuracy"):
         assert get(outcome, metric, "glioma").value == 1.0
+        # All right on few images is no proof of never being wrong.
+        assert get(outcome, metric, "glioma").low < 1.0 == get(outcome, metric, "glioma").high
     assert get(outcome, "sensitivity", "glioma").n == 30
     assert get(outcome, "specificity", "glioma").n == 60
     assert all(d.value == 0 and d.underpowered for d in outcome.differences)

@@ -7,7 +7,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from medgen.errors import BadInput
-from medgen.evaluation import diversity
+from medgen.evaluation import diversity, similarity
 from medgen.evaluation.context import Context
 from medgen.evaluation.tables import ImageTable, Row
 
@@ -42,8 +42,8 @@ def context(tmp_path, synthetic, real):
 
 @pytest.fixture(autouse=True)
 def few_pairs(monkeypatch):
-    """Forty pairs are enough here."""
-    monkeypatch.setattr(diversity, "MOST_PAIRS", 40)
+    """Thirty-two pairs are enough here."""
+    monkeypatch.setattr(diversity, "MOST_PAIRS", 32)
 
 
 def by_name(outcome, metric, scope=MODAL, group=""):
@@ -73,8 +73,8 @@ def test_collapsed_prompts_score_higher_than_varied_ones_and_than_real_images(tm
 
 def test_equal_images_have_similarity_one() -> None:
     image = torch.rand(2, 1, SIZE, SIZE)
-    assert torch.allclose(diversity.ms_ssim(image, image), torch.ones(2), atol=1e-4)
-    assert torch.allclose(diversity.minim_ssim(image, image), torch.ones(2), atol=1e-4)
+    assert torch.allclose(similarity.ms_ssim(image, image), torch.ones(2), atol=1e-4)
+    assert torch.allclose(similarity.minim_ssim(image, image), torch.ones(2), atol=1e-4)
 
 
 def test_pairs_share_a_prompt_never_repeat_and_keep_patients_apart(tmp_path) -> None:
@@ -115,11 +115,11 @@ def test_lpips_from_a_folder_is_the_packages_own_and_zero_for_equal_images(tmp_p
     torch.manual_seed(0)
     network = alexnet()
     save_file(network.state_dict(), tmp_path / "alexnet.safetensors")
-    distance = diversity.load_lpips(tmp_path)
+    distance = similarity.load_lpips(tmp_path)
     first, second = torch.rand(2, 3, 96, 96), torch.rand(2, 3, 96, 96)
     reference = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
     for name, value in reference.net.named_parameters():
-        value.data.copy_(network.state_dict()[diversity._torchvision_name(name)])
+        value.data.copy_(network.state_dict()[similarity._torchvision_name(name)])
     expected = reference(first, second, normalize=True).flatten()
     assert torch.allclose(distance(first, second), expected, atol=1e-6) and (expected > 0).all()
     assert torch.allclose(distance(first, first), torch.zeros(2), atol=1e-6)
@@ -129,14 +129,14 @@ def test_lpips_from_a_folder_is_the_packages_own_and_zero_for_equal_images(tmp_p
 
 def test_lpips_without_weights_is_not_measured_and_says_why(tmp_path) -> None:
     with pytest.raises(BadInput, match=r"no AlexNet for LPIPS at .*alexnet\.safetensors"):
-        diversity.load_lpips(tmp_path)
+        similarity.load_lpips(tmp_path)
     images = table(tmp_path, "images", 1.0, count=4)
     outcome = diversity.measure(context(tmp_path, images, images), lpips_backbone=tmp_path)
     figure = by_name(outcome, diversity.LPIPS)
     assert figure.value is None and "alexnet.safetensors" in figure.note
     save_file({"features.0.weight": torch.zeros(1)}, tmp_path / "alexnet.safetensors")
     with pytest.raises(BadInput, match="other layers"):
-        diversity.load_lpips(tmp_path)
+        similarity.load_lpips(tmp_path)
 
 
 def test_minims_figure_is_an_option_and_named_for_what_it_is(tmp_path) -> None:
