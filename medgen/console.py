@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from medgen.data.check import TableReport
     from medgen.doctor import Diagnosis
     from medgen.evaluation.report import Evaluation
+    from medgen.generator.training.progress import Progress as TrainingProgress
     from medgen.records import (
         Critique,
         Drawing,
@@ -225,6 +226,49 @@ class Bars:
             if not self._console.is_terminal:
                 self._console.print(f"{one_line(task)}: {total}", highlight=False, markup=False)
         self._progress.update(self._tasks[task], completed=done, total=total)
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+
+class TrainingBar:
+    """A training run on stderr: a bar with loss, images/s and time to go; lines off a terminal."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bar = self._console.is_terminal
+        self._progress = Progress(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("{task.description}"),
+            console=self._console,
+            disable=not self._bar,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def say(self, text: str) -> None:
+        """Print a line, above the bar where there is one."""
+        self._console.print(_text(text), soft_wrap=True)
+
+    def step(self, progress: TrainingProgress) -> None:
+        """Move the bar; print what was measured, and off a terminal each logged step."""
+        if progress.held_out is not None or (progress.logged and not self._bar):
+            self.say(progress.line())
+        if not self._bar:
+            return
+        if self._task is None:
+            self._task = self._progress.add_task("", total=progress.steps)
+        minutes, seconds = divmod(round(progress.seconds_left), 60)
+        told = (
+            f"loss {progress.loss:.4f}, {progress.images_per_second:.1f} images/s, "
+            f"{minutes}:{seconds:02d} left"
+        )
+        self._progress.update(self._task, completed=progress.step, description=told)
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()

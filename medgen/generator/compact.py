@@ -16,15 +16,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
+from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
 
 from medgen.data.images import load_square
 from medgen.errors import BadInput, MedgenError
 from medgen.generator import structured
 from medgen.generator.autoencoder import CompactAutoencoder
-from medgen.generator.conditioning import ConditionEncoder, Context
+from medgen.generator.conditioning import ConditionEncoder, Context, join_contexts
 from medgen.generator.text import CompactTextEncoder, TextTokenizer
+from medgen.generator.unet import MedicalUNet
 from medgen.records import Conditioning
 
 
@@ -62,7 +63,7 @@ class CompactGenerator:
         settings = json.loads(description.read_text(encoding="utf-8"))
         try:
             self.autoencoder = _load(CompactAutoencoder, folder / "autoencoder")
-            self.unet = _load(UNet2DConditionModel, folder / "unet")
+            self.unet = _load(MedicalUNet, folder / "unet")
             self.conditions = _load(ConditionEncoder, folder / "conditions")
             self.text = _load(CompactTextEncoder, folder / "text_encoder")
             self.scheduler_config = DPMSolverMultistepScheduler.load_config(folder / "scheduler")
@@ -131,7 +132,7 @@ class CompactGenerator:
                     [structured.opposite(c.structured) for c in batch],
                 )
             )
-        context = Context(*(torch.cat(parts) for parts in zip(*branches, strict=True)))
+        context = join_contexts(branches)
         scales = torch.tensor(
             [c.guidance_scale or self.guidance_scale for c in batch], dtype=torch.float32
         ).view(-1, 1, 1, 1)
@@ -177,7 +178,7 @@ class CompactGenerator:
         modalities: list[str],
         conditions: Sequence[dict[str, float | str]],
     ) -> Context:
-        ids, mask = self.tokenizer(prompts)
+        ids, mask = self.tokenizer(self.conditions.words(prompts, modalities))
         states, pooled = self.text(ids, mask)
         try:
             vector = structured.encode(conditions)

@@ -1,45 +1,61 @@
-"""Training on a handful of drawn images: it learns, and a killed run goes on as if unbroken."""
+"""Training on a handful of drawn images: it learns, it resumes, and what fails says why."""
 
-import copy
 import csv
-import shutil
+import os
+import resource
+import signal
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from medgen.data.splits import is_validation
-from medgen.generator import train_autoencoder, train_diffusion
+from medgen.errors import BadInput, MedgenError
+from medgen.generator import train_autoencoder
 from medgen.generator.autoencoder import CompactAutoencoder
-
-COLUMNS = ("path", "text", "modal", "label", "split", "group", "source")
-
-
-@pytest.fixture(scope="module")
-def table(tmp_path_factory):
-    """24 drawn squares of 64x64 in two modalities, as a table and packed pixels."""
-    folder = tmp_path_factory.mktemp("table")
-    random_ = np.random.default_rng(0)
-    images = random_.integers(0, 60, (24, 64, 64, 3), dtype=np.uint8)
-    with (folder / "table.csv").open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(COLUMNS)
-        for i in range(24):
-            size = 16 + 2 * (i % 8)
-            images[i, size:-size, size:-size] = 200
-            modal, source = ("OCT", "srf_bern") if i % 2 else ("Brain MRI", "nickparvar_tumor")
-            label = "subretinal fluid" if i % 2 else "glioma"
-            writer.writerow([f"{i}.png", "", modal, label, "train", f"g{i}", source])
-    np.save(folder / "images.npy", images)
-    assert 0 < sum(is_validation(f"g{i}") for i in range(24)) < 12
-    return folder
+from medgen.generator.compact import CompactGenerator
+from medgen.generator.training import loop
+from medgen.generator.training.config import TrainingConfig
+from medgen.generator.training.loop import train
+from medgen.generator.training.rows import sampling_weights
+from medgen.records import Conditioning
 
 
-def _autoencoder_config(table, out, **values):
+class Told:
+    """A reporter that keeps what it hears."""
+
+    def __init__(self, at=lambda progress: None):
+        self.lines, self.steps, self.at = [], [], at
+
+    def say(self, text):
+        self.lines.append(text)
+
+    def step(self, progress):
+        self.steps.append(progress)
+        self.at(progress)
+
+
+def _state(config, name="checkpoint-0000006.pt"):
+    return torch.load(config.out / name, weights_only=True)
+
+
+def _curve(config):
+    with (config.out / "log.csv").open(newline="") as stream:
+        return [(r["step"], r["loss"], r["held_out"], r["rate"]) for r in csv.DictReader(stream)]
+
+
+def _same(first, second):
+    assert first["step"] == second["step"]
+    for key in ("model", "average"):
+        for name, value in first[key].items():
+            assert torch.equal(value, second[key][name]), name
+
+
+def _autoencoder_config(table, out):
     return {
         "table": table / "table.csv", "images": table / "images.npy", "out": out, "seed": 0,
         "steps": 150, "batch": 4, "crop": 32, "lr": 2e-3, "noise": 0.1,
-        "model": {"channels": [16, 16, 16]}, **values,
+        "model": {"channels": [16, 16, 16]},
     }  # fmt: skip
 
 
@@ -55,34 +71,26 @@ def test_the_autoencoder_learns(table, tmp_path):
     assert after > before + 3
 
 
+def test_the_loss_falls(configure):
+    config = configure(steps=40, save_every=2, lr=3e-3)
+    told = Told()
+    train(config, told)
+    held_out = [p.held_out for p in told.steps if p.held_out is not None]
+    assert held_out[-1] < 0.85 * held_out[0]
+    assert told.steps[-1].images_per_second > 0
+    assert told.steps[-1].seconds_left == 0
+    assert any("unet" in line and "GFLOPs" in line for line in told.lines)
+
+
 @pytest.fixture(scope="module")
-def diffusion_config(table, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("autoencoder")
-    torch.manual_seed(0)
-    CompactAutoencoder(channels=(16, 16, 16)).save_pretrained(folder)
-    return {
-        "table": table / "table.csv", "joined": [], "images": table / "images.npy",
-        "autoencoder": folder, "seed": 0, "steps": 6, "batch": 4, "lr": 1e-3, "warmup": 2,
-        "decay_from": 0.5, "ema": 0.9, "min_snr": 5.0, "latent_noise": 0.05,
-        "augmented_copies": 1, "save_every": 2,
-        "dropout": {"all": 0.1, "text": 0.1, "modality": 0.1, "structured": 0.2,
-                    "structured_each": 0.1},
-        "text_encoder": {"vocabulary_size": 300, "length": 16, "width": 32, "layers": 1,
-                         "heads": 2},
-        "conditions": {"structured_tokens": 1, "pooled_width": 32},
-        "unet": {"channels": [16, 16, 32], "groups": 8, "heads": 2, "pooled_width": 32,
-                 "sample_size": 4},
-    }  # fmt: skip
+def unbroken(settings_of_training, tmp_path_factory):
+    config = TrainingConfig(**settings_of_training, out=tmp_path_factory.mktemp("unbroken"))
+    train(config, Told())
+    return config
 
 
-def _train(config, out):
-    train_diffusion.train({**copy.deepcopy(config), "out": out})
-    return torch.load(out / "last.pt", weights_only=True)
-
-
-def test_a_killed_run_goes_on_exactly(diffusion_config, tmp_path, monkeypatch):
-    unbroken = _train(diffusion_config, tmp_path / "unbroken")
-    calls = 0
+def test_a_killed_run_goes_on_exactly(unbroken, configure, monkeypatch):
+    config, calls = configure(log_every=3), 0
     step = torch.optim.AdamW.step
 
     def dying(self, *args, **kwargs):
@@ -93,21 +101,220 @@ def test_a_killed_run_goes_on_exactly(diffusion_config, tmp_path, monkeypatch):
         return step(self, *args, **kwargs)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", dying)
-    (tmp_path / "broken").mkdir()
-    shutil.copy(tmp_path / "unbroken" / "tokenizer.json", tmp_path / "broken")
     with pytest.raises(KeyboardInterrupt):
-        _train(diffusion_config, tmp_path / "broken")
-    resumed = _train(diffusion_config, tmp_path / "broken")
-    assert resumed["step"] == unbroken["step"] == 6
-    for name, value in unbroken["average"].items():
-        assert torch.equal(value, resumed["average"][name]), name
+        train(config, Told())
+    assert [row[0] for row in _curve(config)] == ["2", "3"], "step 3 is lost and done again"
+    train(config.model_copy(update={"log_every": 1}), Told())
+    _same(_state(unbroken), _state(config))
+    whole = {row[0]: row for row in _curve(unbroken)}
+    first, *others = _curve(config)
+    assert float(first[1]) == pytest.approx((float(whole["1"][1]) + float(whole["2"][1])) / 2)
+    assert others == [whole[step] for step in ("3", "4", "5", "6")]
+
+
+def test_a_terminated_run_writes_its_step_and_goes_on_exactly(unbroken, configure):
+    config = configure()
+
+    def terminate(progress):
+        if progress.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(MedgenError, match=r"stopped at step 3 of 6.*run the same command"):
+        train(config, Told(terminate))
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    train(config, Told())
+    _same(_state(unbroken), _state(config))
+    assert _curve(config) == _curve(unbroken)
+
+
+def test_a_finished_run_says_so_and_changes_nothing(unbroken):
+    before = _state(unbroken)
+    told = Told()
+    folder = train(unbroken, told)
+    assert any("raise `steps`" in line for line in told.lines)
+    _same(before, _state(unbroken))
+    assert (folder / "generator.json").is_file()
+
+
+def test_the_last_checkpoints_and_the_best_are_kept(unbroken):
+    names = sorted(path.name for path in unbroken.out.glob("*.pt"))
+    assert names == ["best.pt", "checkpoint-0000004.pt", "checkpoint-0000006.pt"]
+    held_out = {int(row[0]): float(row[2]) for row in _curve(unbroken) if row[2]}
+    best = min(held_out, key=held_out.get)
+    assert _state(unbroken, "best.pt")["step"] == best
+    assert (unbroken.out / "generator_best" / "generator.json").is_file()
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(unbroken, configure):
+    config = configure()
+    train(config, Told())
+    newest = config.out / "checkpoint-0000006.pt"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match="trying the one before"):
+        train(config, Told())
+    _same(_state(unbroken), _state(config))
+    for path in config.out.glob("checkpoint-*.pt"):
+        path.write_bytes(b"")
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(BadInput, match="no other is left"),
+    ):
+        train(config, Told())
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(configure):
+    config = configure(steps=2)
+    train(config, Told())
+    broken = config.model_copy(update={"steps": 6, "latent_noise": float("inf")})
+    with pytest.raises(MedgenError, match=r"loss is nan at step 2.*0000002\.pt is kept") as caught:
+        train(broken, Told())
+    assert "\n" not in str(caught.value)
+    train(config.model_copy(update={"steps": 3}), Told())
+
+
+def test_a_full_disk_is_said_and_nothing_is_lost(configure):
+    config = configure(steps=2)
+    train(config, Told())
+    before = _state(config, "checkpoint-0000002.pt")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(MedgenError, match=r"cannot write .*0000004\.pt: the disk is full"):
+            train(config.model_copy(update={"steps": 6}), Told())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(config.out.glob(".*")), "no half-written file stays"
+    _same(before, _state(config, "checkpoint-0000002.pt"))
+    train(config.model_copy(update={"steps": 6}), Told())
+
+
+def test_a_checkpoint_of_another_architecture_is_refused_by_name(unbroken, settings_of_training):
+    wider = {**settings_of_training, "unet": {**settings_of_training["unet"], "gated_skips": True}}
+    config = TrainingConfig(**wider, out=unbroken.out)
+    with pytest.raises(BadInput, match=r"unet\.gated_skips = False.*asks True.*another `out`"):
+        train(config, Told())
+
+
+@pytest.mark.parametrize("source", ["checkpoint-0000006.pt", "generator"])
+def test_a_run_starts_from_trained_weights_and_new_parts_change_nothing(
+    unbroken, configure, settings_of_training, source
+):
+    def held_out(name, unet):
+        # So small a rate that the weights stay, seen through the held-out loss.
+        start = {"init_from": unbroken.out / source, "lr": 1e-12, "steps": 1, "save_every": 1}
+        told = Told()
+        train(configure(name, unet={**settings_of_training["unet"], **unet}, **start), told)
+        return told.steps[-1].held_out, told.lines
+
+    expected = float(_curve(unbroken)[-1][2])
+    plain, _ = held_out("plain", {})
+    assert plain == pytest.approx(expected, rel=2e-3), "the folder holds halves"
+    parts = {
+        "attention": ["cross", "full", "full"], "gated_skips": True, "feature_pyramid": 16,
+        "pyramid_attention": {"width": 16, "heads": 2},
+    }  # fmt: skip
+    with_parts, lines = held_out("parts", parts)
+    assert with_parts == pytest.approx(plain, rel=1e-4)
+    assert any("new parts: " in line and "gates" in line for line in lines)
+
+
+def test_starting_from_another_architecture_is_refused(
+    unbroken, configure, settings_of_training, tmp_path
+):
+    narrow = {**settings_of_training["unet"], "channels": [16, 16, 16]}
+    with pytest.raises(BadInput, match=r"init_from: .*another architecture.*unet"):
+        train(configure(unet=narrow, init_from=unbroken.out / "generator"), Told())
+    with pytest.raises(BadInput, match=r"generator\.json is missing"):
+        train(configure(init_from=tmp_path), Told())
+
+
+def test_accumulation_does_not_change_the_course(configure, settings_of_training):
+    still = {**settings_of_training["text_encoder"], "dropout": 0.0}
+    whole, split = (
+        configure(f"parts{parts}", accumulate=parts, text_encoder=still) for parts in (1, 2)
+    )
+    for config in (whole, split):
+        train(config, Told())
+    for (_, loss, _, _), (_, again, _, _) in zip(_curve(whole), _curve(split), strict=True):
+        assert float(loss) == pytest.approx(float(again), rel=1e-3)
+
+
+def test_a_batch_that_does_not_split_is_refused(configure):
+    with pytest.raises(BadInput, match="batch: 4 is no multiple of 3"):
+        train(configure(accumulate=3), Told())
+
+
+@pytest.fixture
+def fresh_accelerate():
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_bf16_computes_in_halves_and_keeps_whole_masters(unbroken, configure, fresh_accelerate):
+    config = configure(precision="bf16")
+    train(config, Told())
+    state = _state(config)
+    assert {value.dtype for value in state["model"].values()} == {torch.float32}
+    whole, halves = float(_curve(unbroken)[-1][1]), float(_curve(config)[-1][1])
+    assert halves == pytest.approx(whole, rel=0.05)
+    assert halves != whole
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has fp16")
+def test_fp16_without_a_gpu_is_one_line(configure, fresh_accelerate):
+    with pytest.raises(BadInput, match=r"precision: fp16") as caught:
+        train(configure(precision="fp16"), Told())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tracker_that_is_not_installed_is_named(configure, monkeypatch):
+    monkeypatch.setattr(loop.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BadInput, match="pip install wandb"):
+        train(configure(tracker="wandb"), Told())
+
+
+def test_tensorboard_gets_the_curve(configure):
+    pytest.importorskip("tensorboard")
+    config = configure(tracker="tensorboard", steps=2)
+    train(config, Told())
+    assert list(config.out.rglob("events.out.tfevents.*"))
+
+
+def test_the_minim_recipe_trains_and_draws_with_a_grid_on_the_way(configure):
+    config = configure(
+        objective={
+            "prediction": "epsilon", "schedule": "scaled_linear", "weighting": "none",
+        },
+        conditions={"fusion": "concatenation", "structured_tokens": 0, "pooled_width": 0},
+        samples={
+            "every": 3, "steps": 2,
+            "prompts": [
+                {"prompt": "glioma", "modality": "Brain MRI"}, {"prompt": "", "modality": "OCT"},
+                {"prompt": "subretinal fluid", "modality": "OCT"},
+            ],
+        },
+    )  # fmt: skip
+    folder = train(config, Told())
+    grids = sorted(path.name for path in (config.out / "samples").iterdir())
+    assert grids == ["step-0000003.png", "step-0000006.png"]
+    with Image.open(config.out / "samples" / grids[-1]) as grid:
+        assert grid.size == (128, 128)
+        assert grid.text["Synthetic"] == "YES"
+    generator = CompactGenerator(folder, steps=2, guidance_scale=1.5, micro_batch=2)
+    asks = [Conditioning(prompt="glioma", modality=name) for name in ("Brain MRI", "OCT")]
+    first, second = generator.sample(asks)
+    assert first.shape == (64, 64, 3)
+    assert not np.array_equal(first, second), "the modality is heard in the text alone"
 
 
 def test_rare_modalities_and_classes_are_drawn_more_often_than_their_share():
     rows = [{"modal": "A", "source": "s", "label": "x"}] * 90
     rows += [{"modal": "A", "source": "s", "label": "y"}] * 6
     rows += [{"modal": "B", "source": "s", "label": "z"}] * 4
-    weights = train_diffusion.sampling_weights(rows)
+    weights = sampling_weights(rows)
     assert weights.sum() == pytest.approx(1)
     shares = weights[:90].sum(), weights[90:96].sum(), weights[96:].sum()
     assert shares[2] == pytest.approx(2 / (2 + 96**0.5))

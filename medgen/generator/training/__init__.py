@@ -1,0 +1,1 @@
+"""Training of the generator: configuration, batches, objective, checkpoints and the loop."""

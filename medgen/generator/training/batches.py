@@ -1,0 +1,113 @@
+"""Batches of a run: each a pure function of the seed and the step, whatever hardware runs it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medgen.generator import structured
+from medgen.generator.conditioning import ConditionEncoder
+from medgen.generator.text import TextTokenizer
+from medgen.generator.training.config import DropoutConfig, TrainingConfig
+from medgen.generator.training.latents import Latents
+from medgen.generator.training.objective import STEPS, Objective
+from medgen.generator.training.rows import Row, draw_conditions, sampling_weights
+
+HELD_OUT_BATCH = 64
+
+
+class Batch(NamedTuple):
+    """Noisy latents, what shall be predicted from them under which conditions, and weights."""
+
+    noisy: Tensor
+    times: Tensor
+    ids: Tensor
+    mask: Tensor
+    modality: Tensor
+    vector: Tensor
+    target: Tensor
+    weights: Tensor
+
+    def part(self, index: int, count: int) -> Batch:
+        """The `index`-th of `count` equal parts."""
+        size = len(self.times) // count
+        return Batch(*(value[index * size : (index + 1) * size] for value in self))
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        return Batch(*(value.to(device) for value in self))
+
+
+class Batches:
+    """Draws training and validation batches."""
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        rows: list[Row],
+        held_out: list[Row],
+        latents: Latents,
+        tokenizer: TextTokenizer,
+        conditions: ConditionEncoder,
+    ) -> None:
+        self.config = config
+        self.rows = rows
+        self.held_out_rows = held_out
+        self.latents = latents
+        self.tokenizer = tokenizer
+        self.conditions = conditions
+        self.objective = Objective(config.objective)
+        self.probabilities = sampling_weights(rows)
+
+    def training(self, step: int) -> Batch:
+        """The batch of a step."""
+        key = [self.config.seed, step]
+        generator = np.random.default_rng(key)
+        picks = generator.choice(len(self.rows), self.config.batch, p=self.probabilities)
+        copies = self.latents.training
+        versions = generator.integers(0, len(copies), len(picks))
+        latents = copies[versions, picks].astype(np.float32)
+        return self._batch(latents, [self.rows[i] for i in picks], self.config.dropout, key)
+
+    def held_out(self) -> Iterator[Batch]:
+        """The validation fold, always under the same noise and captions."""
+        for start in range(0, len(self.held_out_rows), HELD_OUT_BATCH):
+            chosen = self.held_out_rows[start : start + HELD_OUT_BATCH]
+            latents = self.latents.held_out[start : start + HELD_OUT_BATCH].astype(np.float32)
+            yield self._batch(latents, chosen, None, [1, start])
+
+    def _batch(
+        self, latents: np.ndarray, rows: list[Row], dropout: DropoutConfig | None, key: list[int]
+    ) -> Batch:
+        random_ = random.Random(str(key))
+        drawn = [draw_conditions(row, dropout, random_) for row in rows]
+        modals = [modal for _, modal, _ in drawn]
+        ids, mask = self.tokenizer(self.conditions.words([text for text, _, _ in drawn], modals))
+        generator = torch.Generator().manual_seed(random_.getrandbits(60))
+        mean, std = self.latents.mean, self.latents.std
+        clean = (torch.from_numpy(latents) - mean) / std
+        noise = torch.randn(clean.shape, generator=generator)
+        clean = clean + self.config.latent_noise * noise / std
+        noise = torch.randn(clean.shape, generator=generator)
+        times = torch.randint(0, STEPS, (len(clean),), generator=generator)
+        return Batch(
+            noisy=self.objective.noisy(clean, noise, times),
+            times=times,
+            ids=ids,
+            mask=mask,
+            modality=self.conditions.modality_ids(modals),
+            vector=structured.encode([conditions for _, _, conditions in drawn]),
+            target=self.objective.target(clean, noise, times),
+            weights=self.objective.weights(times),
+        )
+
+
+def batch_loss(prediction: Tensor, batch: Batch) -> Tensor:
+    """Weighted mean squared error of a prediction (batch, channels, h, w)."""
+    error = (prediction.float() - batch.target).square().mean((1, 2, 3))
+    return (error * batch.weights).mean()

@@ -1,0 +1,271 @@
+"""A training run's configuration: YAML in, a checked record out, errors in one line.
+
+`extends: other.yaml` (relative to the file) takes another configuration and changes what is given.
+Paths are relative to the working directory. Knows no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+from medgen.errors import BadInput
+
+Share = Field(ge=0, le=1)
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ObjectiveConfig(Section):
+    """What the U-Net predicts, on which schedule, and how steps are weighted.
+
+    weighting: "none"; "min_snr" (Hang et al. 2023, arXiv 2303.09556); "capped", min-SNR's cap on
+    SNR + 1, which leaves the noisiest steps their weight.
+    """
+
+    prediction: Literal["epsilon", "sample", "v_prediction"] = "v_prediction"
+    schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "squaredcos_cap_v2"
+    weighting: Literal["none", "min_snr", "capped"] = "capped"
+    snr_limit: float = Field(default=5.0, gt=0)
+
+    @model_validator(mode="after")
+    def _bounded(self) -> ObjectiveConfig:
+        if self.weighting == "capped" and self.prediction == "epsilon":
+            raise ValueError("capped weighting is unbounded for epsilon: use min_snr or none")
+        return self
+
+
+class DropoutConfig(Section):
+    """Shares of training rows that lose a condition, for guidance without it."""
+
+    all: float = Share
+    text: float = Share
+    modality: float = Share
+    structured: float = Share
+    structured_each: float = Share
+
+
+class TextEncoderConfig(Section):
+    """Arguments of `CompactTextEncoder`; the vocabulary is at most this large."""
+
+    vocabulary_size: PositiveInt = 2048
+    length: PositiveInt = 48
+    width: PositiveInt = 192
+    layers: PositiveInt = 3
+    heads: PositiveInt = 4
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+
+
+class ConditionsConfig(Section):
+    """Arguments of `ConditionEncoder`."""
+
+    fusion: Literal["hadamard", "concatenation"] = "hadamard"
+    structured_tokens: int = Field(default=2, ge=0)
+    pooled_width: int = Field(default=256, ge=0)
+
+
+class PyramidConfig(Section):
+    """Arguments of `PyramidAttention`."""
+
+    width: PositiveInt = 128
+    heads: PositiveInt = 4
+    layers: PositiveInt = 1
+    largest_side: PositiveInt = 16
+
+
+class UNetConfig(Section):
+    """Arguments of `build_unet`."""
+
+    channels: list[PositiveInt] = Field(default=[80, 144, 224], min_length=1)
+    attention: list[Literal["none", "cross", "full"]] = ["none", "full", "full"]
+    heads: PositiveInt = 4
+    groups: PositiveInt = 16
+    layers: PositiveInt = 1
+    gated_skips: bool = False
+    pyramid_attention: PyramidConfig | None = None
+    feature_pyramid: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> UNetConfig:
+        if len(self.channels) != len(self.attention):
+            raise ValueError("channels and attention must name the same number of levels")
+        if self.attention[-1] != "full":
+            raise ValueError("the coarsest level needs full attention")
+        for width in self.channels:
+            if width % self.groups or width % self.heads:
+                raise ValueError(
+                    f"{width} channels must be a multiple of groups ({self.groups}) and of "
+                    f"heads ({self.heads})"
+                )
+        if self.pyramid_attention is not None:
+            if len(self.channels) < 3:
+                raise ValueError("pyramid attention needs at least three levels")
+            if self.pyramid_attention.width % (4 * self.pyramid_attention.heads):
+                raise ValueError("pyramid_attention.width must be a multiple of 4 x heads")
+        return self
+
+
+class SamplePrompt(Section):
+    """One picture of the sample grid."""
+
+    prompt: str
+    modality: str
+    structured: dict[str, float | str] = {}
+
+
+class SamplesConfig(Section):
+    """The sample grid: drawn every so many steps, always with the same seeds."""
+
+    every: PositiveInt
+    prompts: list[SamplePrompt] = Field(min_length=1)
+    seed: int = 0
+    steps: PositiveInt = 20
+    guidance: float = 1.6
+
+
+class TrainingConfig(Section):
+    """One training run.
+
+    Args:
+        table: Image-text table; rows of `split=train` are used.
+        joined: Tables joined to it by `path`.
+        images: (n, H, H, 3) uint8 array (.npy) in the order of the table.
+        autoencoder: Folder of a `CompactAutoencoder`.
+        out: Folder of checkpoints, log, samples and the generator.
+        cache: Folder of cached latents, shared by runs on the same data; `out` when null.
+        tokenizer: tokenizer.json to use, trained there when missing; one in `out` when null.
+        init_from: A checkpoint or a generator's folder whose weights the run starts from.
+        batch: Pictures a step, over all processes and accumulations.
+        lr: Learning rate after `warmup` steps; falls linearly to zero from `decay_from` (a share).
+        ema: Limit of the running average's decay.
+        clip: Largest norm of the gradient.
+        latent_noise: Deviation of the noise on latents that the decoder was trained to bear.
+        augmented_copies: Shifted and zoomed copies of each picture in the cache.
+        keep_last: Checkpoints to keep beside the best.
+    """
+
+    table: Path
+    joined: list[Path] = []
+    images: Path
+    autoencoder: Path
+    out: Path
+    cache: Path | None = None
+    tokenizer: Path | None = None
+    init_from: Path | None = None
+    seed: int = 0
+    steps: PositiveInt
+    batch: PositiveInt
+    accumulate: PositiveInt = 1
+    precision: Literal["no", "fp16", "bf16"] = "no"
+    lr: float = Field(gt=0)
+    warmup: PositiveInt = 200
+    decay_from: float = Share
+    weight_decay: float = Field(default=0.01, ge=0)
+    clip: float = Field(default=1.0, gt=0)
+    ema: float = Field(default=0.999, ge=0, lt=1)
+    latent_noise: float = Field(default=0.05, ge=0)
+    augmented_copies: int = Field(default=1, ge=0)
+    save_every: PositiveInt = 250
+    keep_last: PositiveInt = 2
+    log_every: PositiveInt = 50
+    tracker: Literal["none", "tensorboard", "wandb"] = "none"
+    objective: ObjectiveConfig = ObjectiveConfig()
+    dropout: DropoutConfig
+    text_encoder: TextEncoderConfig = TextEncoderConfig()
+    conditions: ConditionsConfig = ConditionsConfig()
+    unet: UNetConfig = UNetConfig()
+    samples: SamplesConfig | None = None
+
+    def check_files(self) -> None:
+        """Refuse a run whose inputs are missing.
+
+        Raises:
+            BadInput: The first file or folder that is not there, by its key.
+        """
+        needed = {"table": self.table, "images": self.images, "autoencoder": self.autoencoder}
+        needed |= {f"joined[{index}]": path for index, path in enumerate(self.joined)}
+        if self.init_from is not None:
+            needed["init_from"] = self.init_from
+        for key, path in needed.items():
+            if not path.exists():
+                raise BadInput(f"{key}: {path} does not exist (paths are relative to {Path.cwd()})")
+
+
+def load_config(path: str | Path, changes: Mapping[str, Any] | None = None) -> TrainingConfig:
+    """Read and check a configuration.
+
+    Args:
+        path: The YAML file.
+        changes: Entries that win over the file's, nested as in it.
+
+    Raises:
+        BadInput: No such file, no YAML, an unknown key, a wrong value; with the key's name.
+    """
+    content = _merged(_read(Path(path), ()), changes or {})
+    try:
+        return TrainingConfig.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "configuration"
+        reason = {
+            "extra_forbidden": "unknown key",
+            "missing": "this key is needed",
+        }.get(first["type"], f"{first['msg'].removeprefix('Value error, ')}")
+        given = first["input"]
+        shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
+        more = error.error_count() - 1
+        rest = f"; {more} more like it" if more else ""
+        raise BadInput(f"{path}: {key}: {reason}{shown}{rest}") from error
+
+
+def parse_changes(entries: Sequence[str]) -> dict[str, Any]:
+    """Changes for `load_config` from `key=value` texts; dots go down, values are YAML.
+
+    Raises:
+        BadInput: An entry without a key or without "=".
+    """
+    changes: dict[str, Any] = {}
+    for entry in entries:
+        key, equals, value = entry.partition("=")
+        if not (key.strip() and equals):
+            raise BadInput(f"--set {entry!r} is not KEY=VALUE, such as steps=4000")
+        nested: Any = yaml.safe_load(value)
+        for name in reversed(key.strip().split(".")):
+            nested = {name: nested}
+        changes = _merged(changes, nested)
+    return changes
+
+
+def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise BadInput(f"{path} extends itself: remove one `extends`")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"cannot read the configuration {path}: {error}") from error
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise BadInput(f"{path} is not YAML: {reason}") from error
+    if not isinstance(content, dict):
+        raise BadInput(f"{path} must be a mapping of keys to values")
+    base = content.pop("extends", None)
+    if base is None:
+        return content
+    return _merged(_read(path.parent / str(base), (*seen, path.resolve())), content)
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in changes.items():
+        before = result.get(key)
+        both = isinstance(before, Mapping) and isinstance(value, Mapping)
+        result[key] = _merged(dict(before or {}), value) if both else value
+    return result
