@@ -67,6 +67,7 @@ class Region(Record):
     code: str | None = None
     side: Side | None = None
     box: tuple[float, float, float, float] | None = None
+    box_source: str | None = None
 
 
 class Fact(Record):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from medgen.agents.consistency import implied
+from medgen.agents.language import rules
 from medgen.agents.llm import RULES, Session
 from medgen.agents.vocabulary import places
 from medgen.knowledge.cards import RegionCard, finding_cards, modality_cards
@@ -18,7 +19,15 @@ _SHOWN = ("present", "uncertain")
 _SIDES: tuple[Side, ...] = ("left", "right", "bilateral")
 
 
-def _region(card: RegionCard, side: Side | None) -> Region:
+def _box_source(region: str, modality: str) -> str | None:
+    known = rules("anatomy")["boxes"].get(modality)
+    if known is None:
+        return "the modality card"
+    measured = region in known.get("measured", [])
+    return f"measured: {known['how']}" if measured else f"display geometry: {known['geometry']}"
+
+
+def _region(card: RegionCard, side: Side | None, modality: str) -> Region:
     if side == "left":
         code, box = card.left_code or card.code, card.left or card.box
     elif side == "right":
@@ -26,7 +35,13 @@ def _region(card: RegionCard, side: Side | None) -> Region:
     else:
         code, box = card.code, card.box
     sided = bool(card.left or card.right or card.left_code or card.right_code)
-    return Region(name=card.name, code=code, side=side if sided else None, box=box)
+    return Region(
+        name=card.name,
+        code=code,
+        side=side if sided else None,
+        box=box,
+        box_source=_box_source(card.name, modality) if box else None,
+    )
 
 
 def _said(location: str, side: Side | None) -> tuple[str, Side | None]:
@@ -53,10 +68,10 @@ def regions_of(finding: Finding, modality: str) -> Iterator[Region]:
         name, side = _said(location, finding.side)
         if region_at.get(name) in regions:
             found = True
-            yield _region(regions[region_at[name]], side)
+            yield _region(regions[region_at[name]], side, modality)
     known = finding_cards().get(modality, {}).get(finding.finding)
     if not found and known is not None and known.region in regions:
-        yield _region(regions[known.region], finding.side)
+        yield _region(regions[known.region], finding.side, modality)
 
 
 def concerned_regions(plan: Plan) -> set[str]:
@@ -111,7 +126,8 @@ def _placed(plan: Plan, answer: Localization, who: str) -> tuple[list[Region], l
         elif placed.region not in known:
             notes.append(f'{who} named "{placed.region}", which is no region here: left out')
         elif not ruled[placed.finding]:
-            regions.append(_region(known[placed.region], by_name[placed.finding].side))
+            side = by_name[placed.finding].side
+            regions.append(_region(known[placed.region], side, plan.modality))
             notes.append(f"{who} placed {placed.finding} in the {placed.region}")
         elif placed.region not in {region.name for region in ruled[placed.finding]}:
             where = " and ".join(region.name for region in ruled[placed.finding])

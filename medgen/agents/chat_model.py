@@ -29,6 +29,7 @@ REST_SECONDS = 60  # after a failure that asking again at once does not mend
 _LONGEST_COMPLAINT = 600
 _LONGEST_TEXT = 4000
 _COMPLAINTS = 5
+_TOO_LONG = "it was cut off for its length: answer more briefly"
 _GRACE = 0.5  # so that the client's own timeout, which is more exact, comes first
 _STATUS = {
     400: "the server refuses the request",
@@ -213,6 +214,9 @@ class ChatModel:
         thread.join(self.timeout + _GRACE)
         if not outcome:
             raise NoAnswer(f"no answer within {self.timeout:g} s", lasting=True)
+        if type(outcome[0]).__name__ == "LengthFinishReasonError":  # openai's, of a cut answer
+            asked = estimated_tokens(messages)
+            return Reply(None, "", _TOO_LONG, asked, self.answer_tokens)
         if isinstance(outcome[0], Exception):
             raise self._why(outcome[0]) from None
         return _reply(outcome[0], messages, record)
@@ -255,7 +259,7 @@ def _reply(raw_and_parsed: Any, messages: Sequence[Message], record: type[Record
         except ValidationError as error:
             complaint = complaint_of(error)
     if complaint and reason == "length":
-        complaint = "it was cut off for its length: answer more briefly"
+        complaint = _TOO_LONG
     return Reply(
         record=answer,
         text=text[:_LONGEST_TEXT],

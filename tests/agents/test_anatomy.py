@@ -1,6 +1,7 @@
 import pytest
 
 from medgen.agents.anatomy import concerned_regions
+from medgen.agents.language import rules
 from medgen.knowledge.cards import finding_cards, modality_cards
 
 
@@ -32,6 +33,24 @@ def test_the_patient_s_right_is_on_the_image_s_left(planned):
     assert right[2] < 0.5 < left[0]
     right = region(planned("brain MRI, glioma in the right frontal lobe")).box
     assert right[2] <= 0.5
+
+
+@pytest.mark.parametrize("modality", ["Chest X-ray", "Chest CT", "Brain MRI"])
+def test_no_sided_box_lies_on_the_wrong_half(modality):
+    for card in modality_cards()[modality].regions:
+        if card.left and card.right:
+            centres = [(box[0] + box[2]) / 2 for box in (card.right, card.left)]
+            assert centres[0] < 0.5 < centres[1], card.name
+
+
+def test_a_box_says_whether_it_was_measured(planned):
+    assert region(planned("cardiomegaly, chest X-ray")).box_source.startswith("measured")
+    assert region(planned("glioma, brain MRI")).box_source.startswith("display geometry")
+    boxes = rules("anatomy")["boxes"]
+    assert set(boxes) == set(modality_cards())
+    for modality, entry in boxes.items():
+        names = {region.name for region in modality_cards()[modality].regions}
+        assert set(entry.get("measured", [])) <= names
 
 
 def test_two_places_give_two_regions(planned):

@@ -153,8 +153,9 @@ def wrong_shape(asked: Asked) -> Content:
         (lambda server: setattr(server, "fault", 503), "HTTP 503", 3),
         (lambda server: setattr(server, "answering", garbage), "3 unusable answers", 15),
         (lambda server: setattr(server, "answering", wrong_shape), "Field required", 15),
+        (lambda server: setattr(server, "finish_reason", "length"), "cut off for its length", 15),
     ],
-    ids=["dead", "slow", "drip", "cut", "key", "busy", "garbage", "shape"],
+    ids=["dead", "slow", "drip", "cut", "key", "busy", "garbage", "shape", "length"],
 )
 def test_a_run_completes_by_rules_and_says_why(
     server: ChatServer,
