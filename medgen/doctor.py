@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata, resources
 from pathlib import Path
@@ -20,6 +21,7 @@ from medgen.errors import MedgenError
 from medgen.records import Record
 
 State = Literal["ok", "missing", "broken"]
+ASK_THE_MODEL = "start its server, or check MEDGEN_LLM, OPENAI_BASE_URL and the provider's key"
 REINSTALL = "reinstall medgen from a complete checkout: pip install ."
 
 
@@ -220,12 +222,29 @@ def _cases() -> Part:
 
 
 def _reasoning() -> Part:
-    return Part(
-        name="reasoning",
-        state="ok",
-        required=False,
-        detail="rules and the knowledge base; no language model is used",
-    )
+    from medgen.agents.chat_model import GREETING, Greeting, NoAnswer
+    from medgen.agents.llm import load_model
+    from medgen.settings import settings
+
+    model = load_model(settings())
+    if model is None:
+        detail = "rules and the knowledge base; MEDGEN_LLM=PROVIDER:MODEL adds a language model"
+        return Part(name="reasoning", state="ok", required=False, detail=detail)
+    started = time.monotonic()
+    try:
+        reply = model.ask(GREETING, Greeting)
+    except NoAnswer as error:
+        return Part(
+            name="reasoning",
+            state="broken",
+            required=False,
+            detail=f"rules alone: {model.name}: {error}",
+            remedy=ASK_THE_MODEL,
+        )
+    seconds = time.monotonic() - started
+    kept = "" if reply.record else ", but not in the form it was asked for (see MEDGEN_LLM_METHOD)"
+    detail = f"rules, and {model.name} answers in {seconds:.1f} s{kept}"
+    return Part(name="reasoning", state="ok", required=False, detail=detail)
 
 
 def _big_generator() -> Part:
@@ -250,7 +269,7 @@ LOOKS: dict[str, tuple[Callable[[], Part], str]] = {
     "verifier": (_verifier, REINSTALL),
     "knowledge": (_knowledge, "medgen knowledge build, or check MEDGEN_KNOWLEDGE"),
     "cases": (_cases, REINSTALL),
-    "reasoning": (_reasoning, ""),
+    "reasoning": (_reasoning, ASK_THE_MODEL),
     "diffusers backend": (_big_generator, "pip install diffusers"),
 }
 """What is looked at, in order, and what to do when looking fails."""

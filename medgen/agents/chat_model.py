@@ -78,6 +78,18 @@ class Reply:
     answer_tokens: int
 
 
+class Greeting(Record):
+    """What a model answers to show that it can."""
+
+    ready: bool
+
+
+GREETING: tuple[Message, ...] = (
+    ("system", 'Answer with the JSON object {"ready": true} and nothing else.'),
+    ("human", "Are you ready?"),
+)
+
+
 class LanguageModel(Protocol):
     """Whatever answers a conversation with a record."""
 

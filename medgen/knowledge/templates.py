@@ -100,8 +100,8 @@ def read_template(text: str, where: str) -> Template:
         template = Template.model_validate(yaml.safe_load(text))
     except (yaml.YAMLError, ValidationError) as error:
         if isinstance(error, ValidationError):
-            fault = error.errors()[0]
-            reason = f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
+            first = error.errors()[0]
+            reason = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
         else:
             reason = str(error).splitlines()[0]
         raise BadInput(

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from phantom import PhantomGenerator, PhantomPanel, case_index, knowledge_store
 
+from medgen.doctor import look
 from medgen.errors import BadInput
 from medgen.graphs.agent import Agent
 from medgen.graphs.collaborators import Collaborators
@@ -380,3 +381,15 @@ def test_without_a_setting_nobody_is_asked_and_langchain_is_not_loaded(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
     )
     assert done.stdout.strip() == "{'rules'} False"
+
+
+def test_the_doctor_asks_the_model_once(server: ChatServer) -> None:
+    server.answering = lambda asked: {"ready": True}
+    part = look("reasoning")
+    assert part.state == "ok" and f"{MODEL} answers in" in part.detail
+    server.answering = garbage
+    assert "not in the form" in look("reasoning").detail
+    server.fault = 401
+    part = look("reasoning")
+    assert part.state == "broken" and not part.required and KEY not in part.detail
+    assert "HTTP 401" in part.detail and "OPENAI_BASE_URL" in part.remedy
