@@ -142,7 +142,8 @@ def _modifier_words() -> frozenset[str]:
     bodies = (rules("locations")[body] for body in ("chest", "brain", "retina"))
     groups += [entry["phrases"] for entries in bodies for entry in entries]
     phrases = [phrase for group in groups for phrase in group]
-    return frozenset(fold(phrase) for phrase in phrases if " " not in phrase)
+    in_names = {fold(word) for word in rules("locations")["in_names"]}
+    return frozenset(fold(phrase) for phrase in phrases if " " not in phrase) - in_names
 
 
 def _is_modified(phrase: str, card: FindingCard) -> bool:
@@ -218,6 +219,9 @@ def _add_modifiers(lexicon: Lexicon, eye: bool) -> None:
     for side, phrases in data["sides"].items():
         for phrase in phrases:
             lexicon.add(phrase, "side", side)
+    for side, letters in data["side_letters"].items():
+        for letter in letters:
+            lexicon.add(letter, "side", side, upper=True)
     if eye:
         for side, phrases in data["eye_sides"].items():
             for phrase in phrases:
