@@ -17,10 +17,15 @@ from medgen.agents import parser
 from medgen.agents.language import Token, fold, rules, tokenize
 from medgen.agents.llm import RULES, Session
 from medgen.agents.scope import cue_lexicon
-from medgen.agents.vocabulary import grid_lexicon, modality_lexicon, modality_words
+from medgen.agents.vocabulary import (
+    grid_lexicon,
+    modality_lexicon,
+    modality_words,
+    other_findings,
+)
 from medgen.errors import BadInput
 from medgen.knowledge.cards import finding_cards, modality_cards
-from medgen.records import Finding, Plan, Record, Request, Severity, Side, Status
+from medgen.records import Plan, Record, Request, Status
 
 _SHOWN = ("present", "uncertain")
 _QUOTED = 60
@@ -32,8 +37,6 @@ class ReadFinding(Record):
     finding: str = Field(description="canonical name from the vocabulary")
     quote: str = Field(description="the request's own words for it")
     status: Status
-    side: Side | None
-    severity: Severity | None
 
 
 class RequestReading(Record):
@@ -69,8 +72,13 @@ def _unread(prompt: str, modality: str) -> tuple[list[Token], set[int]]:
     """The tokens of a prompt, and the indices of those of which the rules make nothing."""
     tokens = tokenize(prompt)
     read: set[int] = set()
-    lexicons = (modality_words(modality), cue_lexicon(), modality_lexicon(), grid_lexicon())
-    for lexicon in lexicons:
+    for lexicon in (
+        modality_words(modality),
+        other_findings(modality),  # refused by name, and not for a model to put otherwise
+        cue_lexicon(),
+        modality_lexicon(),
+        grid_lexicon(),
+    ):
         read |= {index for match in lexicon.scan(tokens) for index in match.taken}
     plain = _plain_words()
     return tokens, {
@@ -203,9 +211,9 @@ class _Reconciliation:
             return None
         if self.ruled is None and not plan.findings:
             return None
-        return self._finish(plan, left_out, answer)
+        return self._finish(plan, left_out)
 
-    def _finish(self, plan: Plan, left_out: list[tuple[int, int]], answer: RequestReading) -> Plan:
+    def _finish(self, plan: Plan, left_out: list[tuple[int, int]]) -> Plan:
         unsaid = [self.prompt[start:end] for start, end in left_out]
         if unsaid:
             said = ", ".join(f'"{words}"' for words in unsaid)
@@ -213,47 +221,11 @@ class _Reconciliation:
         return plan.model_copy(
             update={
                 "prompt": self.prompt,
-                "findings": [self._completed(finding, answer) for finding in plan.findings],
                 "not_drawable": list(dict.fromkeys([*plan.not_drawable, *unsaid])),
                 "warnings": [*plan.warnings, *self.warnings],
                 "notes": [*plan.notes, *self.notes],
             }
         )
-
-    def _completed(self, finding: Finding, answer: RequestReading) -> Finding:
-        """A finding with side and grade from the model where the rules have none but words do."""
-        card = finding_cards().get(self.modality, {}).get(finding.finding)
-        read = next(
-            (r for r in answer.findings if canonical(r.finding, self.modality) == finding.finding),
-            None,
-        )
-        if card is None or read is None or card.kind == "normal":
-            return finding
-        changes: dict[str, str] = {}
-        if finding.side is None and read.side and card.sided and self._says("sides", read.side):
-            changes["side"] = read.side
-        grade = read.severity
-        if finding.severity is None and grade and self._says("severities", grade):
-            changes["severity"] = grade
-        if changes:
-            self.notes.append(
-                f"{self.who} read {finding.finding} as {' and '.join(changes.values())}"
-            )
-        return finding.model_copy(update=changes)
-
-    def _says(self, group: str, value: str) -> bool:
-        """Whether the request has any of a value's phrases."""
-        said = f" {' '.join(token.key for token in tokenize(self.prompt))} "
-        phrases = rules("language")[group][value]
-        return any(f" {' '.join(t.key for t in tokenize(phrase))} " in said for phrase in phrases)
-
-
-def _question(request: Request, ruled: Plan | None) -> dict[str, object]:
-    modality = ruled.modality if ruled else None
-    known = finding_cards()
-    shown = [modality] if modality in known else list(known)
-    vocabulary = {name: list(known[name]) for name in shown if name}
-    return {"request": request.prompt, "modality": modality, "vocabulary": vocabulary}
 
 
 def _card_of(said: str | None) -> str | None:
@@ -263,11 +235,25 @@ def _card_of(said: str | None) -> str | None:
     return names.pop() if len(names) == 1 else None
 
 
+def _said_modality(request: Request) -> str | None:
+    """The modality card that the request itself names, in its field or else in its words."""
+    return _card_of(request.modality) if request.modality else _card_of(request.prompt)
+
+
+def _question(request: Request, ruled: Plan | None) -> dict[str, object]:
+    modality = ruled.modality if ruled else _said_modality(request)
+    known = finding_cards()
+    shown = [modality] if modality in known else list(known)
+    vocabulary = {name: list(known[name]) for name in shown if name}
+    return {"request": request.prompt, "modality": modality, "vocabulary": vocabulary}
+
+
 def _settled(
     request: Request, ruled: Plan | None, answer: RequestReading, who: str
 ) -> tuple[Plan | None, str]:
     """The plan after the model spoke, and who decided on it."""
-    modality = ruled.modality if ruled else _card_of(request.modality or answer.modality)
+    said = _said_modality(request)
+    modality = ruled.modality if ruled else said or _card_of(answer.modality)
     if modality not in modality_cards():
         return ruled, f"{RULES}; {who}: {modality or 'what it read'} has no modality card"
     held = _Reconciliation(request, ruled, modality, who)
@@ -277,7 +263,7 @@ def _settled(
             warnings = [*ruled.warnings, *held.warnings]
             ruled = ruled.model_copy(update={"warnings": warnings})
         return ruled, f"{RULES}; {who}: its reading does not go with the request's words"
-    if ruled is None and request.modality is None:
+    if ruled is None and said is None:
         note = f"{who} read the modality as {modality}"
         plan = plan.model_copy(update={"notes": [note, *plan.notes]})
     return plan, who

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from medgen.agents.llm import RULES
 from medgen.agents.report import write_report
 from medgen.records import Fact, Plan
+
+NO_CODE = "none known"
 
 
 def _cell(value: object) -> str:
@@ -44,11 +47,19 @@ def render_markdown(plan: Plan, facts: Sequence[Fact]) -> str:
         lines += [f"**{title.capitalize()}.** {getattr(report, title)}", ""]
     if plan.findings:
         header = ("finding", "status", "side", "location", "severity", "code")
-        rows = [[getattr(f, name) for name in header] for f in plan.findings]
+        rows = [
+            [f.finding, f.status, f.side, f.location, f.severity, f.code or NO_CODE]
+            for f in plan.findings
+        ]
         lines += ["## Asked for", "", *_table(header, rows)]
+    fields = [(f.section, f.name, f.value, f.code) for f in report.fields]
+    if fields:
+        lines += ["## Field by field", "", *_table(("section", "field", "value", "code"), fields)]
     if plan.regions:
-        region_rows = [(r.name, r.side, r.code or "none known", r.box) for r in plan.regions]
-        where = ("region", "side", "code", "box (left, top, right, bottom)")
+        region_rows = [
+            (r.name, r.side, r.code or NO_CODE, r.box, r.box_source) for r in plan.regions
+        ]
+        where = ("region", "side", "code", "box (left, top, right, bottom)", "box from")
         lines += ["## Where", "", *_table(where, region_rows)]
     if plan.measurements:
         numbers = ("number", "finding", "expected", "unit", "source")
@@ -67,4 +78,6 @@ def render_markdown(plan: Plan, facts: Sequence[Fact]) -> str:
     )
     lines += _listed("Taken for granted and entailed", plan.notes)
     lines += _listed("Warnings", plan.warnings)
+    told = [f"{role}: {who}" for role, who in plan.decided_by.items() if who != RULES]
+    lines += _listed("Decided not by rules alone", [_cell(line) for line in told])
     return "\n".join(lines).rstrip() + "\n"

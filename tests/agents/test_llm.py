@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from importlib import resources
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from medgen.agents import interpreter, llm
@@ -216,9 +218,7 @@ def reading(
         not_drawable=list(unsaid),
         findings=[
             ReadFinding.model_validate(
-                {"finding": name, "quote": quote, "status": "present", "side": None}
-                | {"severity": None}
-                | more
+                {"finding": name, "quote": quote, "status": "present"} | more
             )
             for name, quote in findings
         ],
@@ -250,20 +250,54 @@ def test_what_the_rules_read_stays_whatever_the_model_says() -> None:
     ruled = interpreter.parse(Request(prompt=prompt), Session(None, Settings()))
     for answer in (
         reading(),
-        reading(("pleural effusion", "right pleural effusion"), side="left", severity="mild"),
+        reading(("pleural effusion", "right pleural effusion"), status="absent"),
         reading(("pneumothorax", "effusion")),
     ):
         plan = interpreter.parse(Request(prompt=prompt), session(answer))
         assert plan.findings == ruled.findings
 
 
-def test_side_and_grade_are_filled_only_with_words_of_the_request() -> None:
-    prompt = "right pneumonia and effusion, chest X-ray"
-    asking = session(reading(("pleural effusion", "effusion"), side="right", severity="severe"))
-    plan = interpreter.parse(Request(prompt=prompt), asking)
-    effusion = next(f for f in plan.findings if f.finding == "pleural effusion")
-    assert (effusion.side, effusion.severity) == ("right", None)
-    assert "script:1 read pleural effusion as right" in plan.notes
+NAMES = ("cardiomegaly", "pneumothorax", "pneumonia", "pleural effusion", "glioma", "the moon")
+CLAIM = "severe cardiomegaly, right pleural effusion, no pneumothorax, snufflation, chest X-ray"
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(NAMES),
+            st.sampled_from([*CLAIM.split(), CLAIM, "right pleural", "no pneumothorax", ""]),
+            st.sampled_from(["present", "absent", "uncertain", "historical"]),
+        ),
+        max_size=6,
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_no_answer_whatever_moves_what_was_asked_or_adds_without_unread_words(
+    answers: list[tuple[str, str, str]],
+) -> None:
+    request = Request(prompt=CLAIM)
+    ruled = interpreter.parse(request, Session(None, Settings()))
+    found = [
+        ReadFinding.model_validate({"finding": name, "quote": quote, "status": status})
+        for name, quote, status in answers
+    ]
+    answer = RequestReading(modality="OCT", findings=found, not_drawable=[])
+    plan = interpreter.parse(request, session(answer))
+    assert [f for f in plan.findings if f in ruled.findings] == ruled.findings
+    assert plan.modality == ruled.modality
+    for added in (f for f in plan.findings if f not in ruled.findings):
+        sources = [quote for name, quote, _ in answers if name == added.finding]
+        assert any("snufflation" in quote for quote in sources)
+        assert f'script:1 read "snufflation" as {added.finding}' in plan.notes
+
+
+def test_side_and_grade_come_from_the_request_s_words() -> None:
+    prompt = "severe water on the right lung, chest X-ray"
+    plan = interpreter.parse(
+        Request(prompt=prompt), session(reading(("pleural effusion", "water")))
+    )
+    (effusion,) = plan.findings
+    assert (effusion.side, effusion.severity) == ("right", "severe")
 
 
 def test_words_that_no_image_shows_are_kept_for_the_report() -> None:
@@ -279,3 +313,10 @@ def test_a_contradiction_stays_one() -> None:
         interpreter.parse(
             Request(prompt=prompt), session(reading(("cardiomegaly", "cardiomegaly")))
         )
+
+
+def test_a_refusal_stays_one() -> None:
+    request = Request(prompt="drusen, chest CT")
+    for quote in ("drusen", "drusen, chest"):
+        with pytest.raises(BadInput, match="cannot show drusen"):
+            interpreter.parse(request, session(reading(("lung nodule", quote))))

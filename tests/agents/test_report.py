@@ -102,6 +102,10 @@ def test_markdown_lists_what_was_cited_under_the_numbers_of_the_report(planned):
     assert PLAN_NOTICE in page and page.startswith("# Plan of a synthetic Chest X-ray")
     assert "cardiomegaly \\| chest X-ray" in page
     assert "none known" in render_markdown(planned("OCT, subretinal fluid"), ())
+    assert "| findings | Heart | Cardiomegaly. | HP:0001640 |" in page
+    assert "Decided not by rules alone" not in page
+    other = plan.model_copy(update={"decided_by": {"parser": "openai:x", "report": "rules"}})
+    assert "- parser: openai:x" in render_markdown(other, facts)
 
 
 def test_a_modality_without_a_card_gets_a_plain_report(planned):

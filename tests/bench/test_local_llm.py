@@ -63,7 +63,7 @@ def named(server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
     monkeypatch.setenv("MEDGEN_LLM", MODEL)
     monkeypatch.setenv("MEDGEN_LLM_TIMEOUT", "180")
     monkeypatch.setenv("MEDGEN_LLM_TOKENS", "60000")
-    monkeypatch.setenv("MEDGEN_LLM_ANSWER_TOKENS", "400")
+    monkeypatch.setenv("MEDGEN_LLM_ANSWER_TOKENS", "300")
     monkeypatch.setenv("MEDGEN_LLM_CACHE", str(tmp_path / "answers"))
     settings.cache_clear()
     yield

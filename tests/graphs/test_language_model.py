@@ -39,8 +39,7 @@ def read(*findings: tuple[str, str, str], modality: str | None = None) -> Conten
     return {
         "modality": modality,
         "findings": [
-            {"finding": name, "quote": quote, "status": status, "side": None, "severity": None}
-            for name, quote, status in findings
+            {"finding": name, "quote": quote, "status": status} for name, quote, status in findings
         ],
         "not_drawable": [],
     }
