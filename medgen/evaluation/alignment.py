@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from medgen.evaluation import reader
 from medgen.evaluation.asked import CHEST_FILM
 from medgen.evaluation.chest_response import heart_response, side_response
 from medgen.evaluation.clip import Scorer, load_clip
@@ -18,7 +19,7 @@ from medgen.evaluation.figures import Figure, Outcome
 from medgen.evaluation.image_text import image_text
 from medgen.evaluation.presence import READER, presence
 from medgen.evaluation.seen import REAL, Seen, look
-from medgen.knowledge.cards import modality_cards
+from medgen.measure.reader import MODALITY
 
 
 def measure(context: Context, clip: Scorer | None = None) -> Outcome:
@@ -57,15 +58,14 @@ def measure(context: Context, clip: Scorer | None = None) -> Outcome:
 def _modality(context: Context, ours: Seen, theirs: Seen) -> list[Figure]:
     """How often an image is read as the modality that was asked."""
     ruler = Ruler("alignment", READER, context.chance, context.repetitions)
+    known = set(reader.reader_heads()[MODALITY])
     agreements = []
     for seen in (ours, theirs):
         pairs = zip(seen.readings, seen.table.rows, strict=True)
         agreements.append(
             np.array(
                 [
-                    float(reading.modality == row.modal)
-                    if row.modal in modality_cards()
-                    else np.nan
+                    float(reading.modality == row.modal) if row.modal in known else np.nan
                     for reading, row in pairs
                 ]
             )

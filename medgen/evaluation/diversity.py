@@ -54,7 +54,7 @@ def measure(
         context: The evaluation; only its `real` and `synthetic` tables are used.
         minim: Also give what MINIM's metrics.py calls MS-SSIM.
         lpips_backbone: Folder with `alexnet.safetensors` (torchvision's ImageNet weights under
-            their own names); torch's hub cache or download when None.
+            their own names); torch's hub cache when None.
 
     Returns:
         MS-SSIM and LPIPS by modality, by class and overall.

@@ -51,22 +51,25 @@ def load_lpips(backbone: str | Path | None = None) -> Comparison:
     The linear layers come with the `lpips` package; the ImageNet AlexNet does not.
 
     Args:
-        backbone: Folder with `alexnet.safetensors`; torch's hub cache or download when None.
+        backbone: Folder with `alexnet.safetensors`; torch's hub cache when None.
 
     Raises:
         BadInput: AlexNet's weights cannot be had.
     """
     import lpips
-    from torchvision.models import AlexNet_Weights, alexnet
+    from torchvision.models import AlexNet_Weights
 
     if backbone is None:
-        try:
-            state = alexnet(weights=AlexNet_Weights.IMAGENET1K_V1).state_dict()
-        except (OSError, RuntimeError) as error:
+        weights = AlexNet_Weights.IMAGENET1K_V1
+        cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+        # Never fetched unasked: an evaluation without a network must not wait for one.
+        if not cached.is_file():
             raise BadInput(
-                "LPIPS needs AlexNet's ImageNet weights, which are neither in torch's hub cache "
-                "nor to be had from the network: give a folder with alexnet.safetensors"
-            ) from error
+                f"LPIPS needs AlexNet's ImageNet weights, which are not at {cached}: fetch them "
+                "once with torchvision.models.alexnet(weights='DEFAULT'), or give a folder with "
+                "alexnet.safetensors"
+            )
+        state = weights.get_state_dict(progress=False, check_hash=True)
     else:
         file = Path(backbone) / "alexnet.safetensors"
         try:

@@ -127,6 +127,13 @@ def test_lpips_from_a_folder_is_the_packages_own_and_zero_for_equal_images(tmp_p
     assert torch.allclose(distance(grey, grey), torch.zeros(2), atol=1e-6)
 
 
+def test_lpips_is_never_fetched_unasked(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_, **__: pytest.fail("fetched"))
+    with pytest.raises(BadInput, match=r"not at .*alexnet.*\.pth: fetch them once"):
+        similarity.load_lpips()
+
+
 def test_lpips_without_weights_is_not_measured_and_says_why(tmp_path) -> None:
     with pytest.raises(BadInput, match=r"no AlexNet for LPIPS at .*alexnet\.safetensors"):
         similarity.load_lpips(tmp_path)
