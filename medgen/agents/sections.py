@@ -45,7 +45,7 @@ def _abbreviated(text: str, stop: int) -> bool:
     if word is None:
         return False
     last = word.group(1).lower()
-    return last in rules("report_reading")["abbreviations"] and text[stop : stop + 2] != ".\n"
+    return last in rules("report_reading")["abbreviations"]
 
 
 def _sentences(text: str) -> Iterator[str]:
@@ -95,7 +95,8 @@ def is_report(text: str) -> bool:
     opening = rules("report_reading")["opening"]
     if any(match.group("name").lower() in opening for match in pattern.finditer(text)):
         return True
-    return len(sentences(text)) >= rules("report_reading")["sentences"]
+    least: int = rules("report_reading")["sentences"]
+    return len(sentences(text)) >= least
 
 
 def of_the_patient(report: list[Sentence]) -> str:

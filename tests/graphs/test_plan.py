@@ -5,16 +5,20 @@ from __future__ import annotations
 import csv
 import json
 import time
+from importlib import resources
 from pathlib import Path
 
 import pytest
+import yaml
 from phantom import phantom_collaborators
 from typer.testing import CliRunner
 
 from medgen import cli
+from medgen.console import NO_CODE, show_plan
 from medgen.errors import BadInput
 from medgen.graphs.agent import Agent
 from medgen.graphs.plan import Table, plan_line, plan_table
+from medgen.records import Finding
 
 KEYS = {"id", "modality", "findings", "regions", "signs", "measurements", "report", "cited",
         "not_drawable", "warnings", "decided_by"}  # fmt: skip
@@ -126,3 +130,39 @@ def test_a_thousand_rows_a_minute_with_a_wide_margin(tmp_path: Path):
     started = time.process_time()
     assert sum(1 for _ in lines) == 200
     assert time.process_time() - started < 200 * 60 / 1000
+
+
+def fifty_prompts() -> list[tuple[str, str | None]]:
+    path = Path(__file__).parents[1] / "agents" / "data" / "plans.yaml"
+    cases = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return [(case["prompt"], case.get("given")) for case in cases[::4]]
+
+
+def verified_codes() -> set[str]:
+    table = resources.files("medgen.knowledge") / "base" / "facts" / "codes.csv"
+    rows = csv.DictReader(table.read_text(encoding="utf-8").splitlines())
+    return {row["code"] for row in rows}
+
+
+def test_fifty_printed_plans_give_an_id_for_everything_or_say_that_none_is_known(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("COLUMNS", "400")
+    codes, findings, regions, known = verified_codes(), 0, 0, 0
+    prompts = fifty_prompts()
+    assert len(prompts) == 50
+    for prompt, modality in prompts:
+        line = plan_line(prompt, modality, retrieve=False)
+        named = [*line.findings, *line.regions]
+        assert line.findings and line.regions, prompt
+        assert {one.code for one in named if one.code} <= codes, prompt
+        show_plan(line)
+        printed = capsys.readouterr().out
+        for one in named:
+            name = one.finding if isinstance(one, Finding) else one.name
+            shown = [text for text in printed.splitlines() if name in text]
+            assert any((one.code or NO_CODE) in text for text in shown), (prompt, name)
+        findings, regions = findings + len(line.findings), regions + len(line.regions)
+        known += sum(one.code is not None for one in named)
+    assert findings >= 50 and regions >= 50
+    assert known > (findings + regions) / 2
