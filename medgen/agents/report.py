@@ -8,13 +8,16 @@ image: verdicts are added by the graph once there are any.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from medgen.agents.anatomy import concerned_regions
-from medgen.agents.language import rules, tokenize
+from medgen.agents.language import rules
 from medgen.agents.llm import RULES, Session
 from medgen.agents.report_draft import drafted
 from medgen.agents.report_fields import laid_out, region_fields
 from medgen.agents.report_prose import described, named, ranked, sentence
-from medgen.agents.vocabulary import modality_words, whole_normal
+from medgen.agents.undrawable import undrawable_by_kind
+from medgen.agents.vocabulary import whole_normal
 from medgen.knowledge.cards import finding_cards, modality_cards
 from medgen.knowledge.templates import Template, report_templates
 from medgen.records import Plan, Report, ReportField
@@ -22,6 +25,14 @@ from medgen.records import Plan, Report, ReportField
 PLAN_NOTICE = "This is the plan of a synthetic image: no patient was examined."
 _NORMAL_START = "Not asked for and taken as unremarkable:"
 _NONE_GIVEN = "None given."
+_INDICATION = ("symptom", "history", "purpose", "other")
+_TITLES = {
+    "symptom": "Symptoms",
+    "history": "Past history",
+    "purpose": "Purpose",
+    "other": "Also said",
+    "uncertainty": "Words of doubt",
+}
 
 
 def _patient(plan: Plan) -> str:
@@ -39,32 +50,29 @@ def _patient(plan: Plan) -> str:
     return f"{'An' if adult or who == 'adult' else 'A'} {adult}{who}."
 
 
-def _of_kind(plan: Plan, comparison: bool) -> list[str]:
-    """Undrawable words: those that compare with an earlier image, or all the others.
-
-    Words of doubt are in neither: the findings carry them.
-    """
-    context = rules("context")["uncertain"]
-    doubts = {*context["before"], *context["after"]}
-    words = modality_words(plan.modality if plan.modality in modality_cards() else None)
-    chosen = []
-    for said in plan.not_drawable:
-        reasons = {m.value for m in words.scan(tokenize(said)) if m.category == "not_drawable"}
-        if said.lower() not in doubts and (reasons == {"comparison"}) == comparison:
-            chosen.append(f'"{said}"')
-    return chosen
+def _quoted(words: Iterable[str]) -> str:
+    return ", ".join(f'"{said}"' for said in words)
 
 
-def _given(plan: Plan) -> str:
-    said = _of_kind(plan, comparison=False)
-    return f"Given, not drawn: {', '.join(said)}." if said else ""
+def _given(said: Mapping[str, list[str]]) -> str:
+    words = [word for kind in _INDICATION for word in said[kind]]
+    return f"Given, not drawn: {_quoted(words)}." if words else ""
 
 
-def _comparison(plan: Plan, template: Template | None) -> str:
-    said = _of_kind(plan, comparison=True)
-    if said:
-        return f"No earlier image exists; not drawn: {', '.join(said)}."
+def _comparison(said: Mapping[str, list[str]], template: Template | None) -> str:
+    if said["comparison"]:
+        return f"No earlier image exists; not drawn: {_quoted(said['comparison'])}."
     return template.comparison if template else "None."
+
+
+def _history_fields(plan: Plan, said: Mapping[str, list[str]]) -> list[ReportField]:
+    values = {"Patient": _patient(plan) or _NONE_GIVEN}
+    values |= {title: f"{_quoted(said[kind])}." for kind, title in _TITLES.items() if said[kind]}
+    if len(values) == 1:
+        values["Indication"] = _NONE_GIVEN
+    return [
+        ReportField(section="history", name=name, value=value) for name, value in values.items()
+    ]
 
 
 def _normal_sentences(plan: Plan, template: Template | None) -> dict[str, str]:
@@ -159,7 +167,8 @@ def write_report(plan: Plan, session: Session | None = None) -> Plan:
     card = modality_cards().get(plan.modality)
     template = report_templates().get(plan.modality)
     view = f", {plan.view} view" if plan.view else ""
-    history = " ".join(part for part in (_patient(plan), _given(plan)) if part) or _NONE_GIVEN
+    said = undrawable_by_kind(plan)
+    history = " ".join(part for part in (_patient(plan), _given(said)) if part) or _NONE_GIVEN
     technique = f"{plan.modality}{view}."
     if card is not None:
         own = template or Template(name="", modality=card.name, source="")
@@ -176,7 +185,7 @@ def write_report(plan: Plan, session: Session | None = None) -> Plan:
         decided_by = outcome.decided_by
         if outcome.answer is not None:
             findings, impression = outcome.answer.findings, outcome.answer.impression
-    comparison = _comparison(plan, template)
+    comparison = _comparison(said, template)
     report = Report(
         history=history,
         technique=f"{technique} {PLAN_NOTICE}",
@@ -184,8 +193,7 @@ def write_report(plan: Plan, session: Session | None = None) -> Plan:
         impression=impression,
         template=template.name if template else "",
         fields=[
-            ReportField(section="history", name="Patient", value=_patient(plan) or _NONE_GIVEN),
-            ReportField(section="history", name="Indication", value=_given(plan) or _NONE_GIVEN),
+            *_history_fields(plan, said),
             ReportField(section="technique", name="Modality", value=technique),
             ReportField(section="technique", name="Status", value=PLAN_NOTICE),
             ReportField(section="comparison", name="Comparison", value=comparison),

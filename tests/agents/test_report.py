@@ -158,6 +158,23 @@ def test_comparison_is_told_apart_from_symptoms(planned):
     assert "cough" in plan.report.history and "unchanged" not in plan.report.history
 
 
+def test_what_no_image_shows_is_sorted_and_told(planned):
+    plan = planned(
+        "65-year-old smoker with cough, possible pneumonia, unchanged since prior, history of "
+        "tuberculosis, chest X-ray for lung cancer screening"
+    )
+    assert [(name, value) for name, value, _ in fields(plan, "history")] == [
+        ("Patient", "A 65-year-old patient."),
+        ("Symptoms", '"cough".'),
+        ("Past history", '"smoker", "history of tuberculosis".'),
+        ("Purpose", '"lung cancer screening".'),
+        ("Words of doubt", '"possible".'),
+    ]
+    assert fields(plan, "comparison")[0][1].endswith('"unchanged", "since prior".')
+    names = [name for name, _, _ in fields(planned("cardiomegaly, CXR"), "history")]
+    assert names == ["Patient", "Indication"]
+
+
 def test_what_lies_in_no_field_is_not_lost(planned):
     plan = planned("breast with tumor, MRI")
     assert fields(plan, "findings") == [(OTHER, "Tumor.", "tumor")]
