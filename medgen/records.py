@@ -201,7 +201,8 @@ class Conditioning(Record):
     """What the generator is told for one image.
 
     `structured` holds the numeric and categorical conditions by name (see
-    `medgen.generator.structured`); a missing name means "not given".
+    `medgen.generator.structured`); a missing name means "not given". `init_image` is re-noised by
+    `strength` in (0, 1]; with `mask_image` only where that picture is bright.
     """
 
     prompt: str
@@ -213,6 +214,7 @@ class Conditioning(Record):
     seed: int = 0
     init_image: str | None = None
     strength: float | None = None
+    mask_image: str | None = None
 
 
 class Correction(Record):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import tomllib
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -16,6 +16,8 @@ from pydantic_settings import (
 )
 
 from medgen.errors import BadInput
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Settings(BaseSettings):
@@ -52,6 +54,24 @@ class Settings(BaseSettings):
         le=10,
         description="Guidance away from the opposite of the structured numbers; 0 saves a third "
         "of the time where numbers are given.",
+    )
+    sampler: Literal["dpmsolver++", "ddim", "unipc"] = Field(
+        "dpmsolver++", description="Sampler of the compact generator."
+    )
+    guidance_schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="Guidance over the steps: constant, or growing with the same mean."
+    )
+    guidance_interval: tuple[Share, Share] = Field(
+        (0.0, 1.0),
+        description="Guidance acts between these times, 0 clean and 1 noise, such as '[0.1, 0.8]'; "
+        "steps outside cost half.",
+    )
+    dynamic_threshold: float | None = Field(
+        None,
+        ge=0.5,
+        le=1,
+        description="Percentile of the predicted latents that guidance may not raise; off when "
+        "not set.",
     )
     rounds: int = Field(3, ge=1, le=20, description="Rounds an agent run may take.")
     candidates: int = Field(2, ge=1, le=64, description="Candidates a round.")
@@ -98,6 +118,13 @@ class Settings(BaseSettings):
         description="Optimiser steps of the classifiers that `medgen evaluate` trains for utility; "
         "those of evaluation/utility.yaml when not set.",
     )
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _ordered(cls, interval: tuple[float, float]) -> tuple[float, float]:
+        if interval[0] > interval[1]:
+            raise ValueError("the lower end comes first")
+        return interval
 
     @classmethod
     def settings_customise_sources(

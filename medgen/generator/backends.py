@@ -25,6 +25,7 @@ def load_generator(settings: Settings) -> Generator:
     kind, _, source = settings.backend.partition(":")
     if kind == "compact" and not source:
         from medgen.generator.compact import CompactGenerator
+        from medgen.generator.sampling import Sampling
 
         return CompactGenerator(
             settings.weights or BUNDLED,
@@ -32,6 +33,12 @@ def load_generator(settings: Settings) -> Generator:
             guidance_scale=settings.guidance_scale,
             micro_batch=settings.micro_batch,
             number_guidance=settings.number_guidance,
+            sampling=Sampling(
+                sampler=settings.sampler,
+                schedule=settings.guidance_schedule,
+                interval=settings.guidance_interval,
+                threshold=settings.dynamic_threshold,
+            ),
         )
     if kind == "diffusers" and source:
         from medgen.generator.diffusers_backend import DiffusersGenerator

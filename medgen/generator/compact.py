@@ -1,9 +1,10 @@
 """The compact backend: the bundled latent-diffusion model, sampled on a laptop.
 
 Loads a folder (autoencoder, U-Net, condition and text encoders, tokenizer, scheduler) and draws
-with DPM-Solver++ (Lu et al. 2022, arXiv 2211.01095) and classifier-free guidance (Ho and Salimans
-2022, arXiv 2207.12598). The same seed gives the same bytes on one kind of processor whatever is
-drawn beside it: noise is per sample and the batch shape is fixed. Knows no plan, check or user.
+with classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598); samplers and schedules of
+guidance are those of `sampling`. The same seed gives the same bytes on one kind of processor
+whatever is drawn beside it: noise is per sample and the batch shape is fixed. Knows no plan, check
+or user.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -24,9 +25,21 @@ from medgen.errors import BadInput, MedgenError
 from medgen.generator import structured
 from medgen.generator.autoencoder import CompactAutoencoder
 from medgen.generator.conditioning import ConditionEncoder, Context, join_contexts
+from medgen.generator.sampling import Levels, Sampling, blend, bounded, latent_mask
 from medgen.generator.text import CompactTextEncoder, TextTokenizer
 from medgen.generator.unet import MedicalUNet
 from medgen.records import Conditioning
+
+DEFAULT_STRENGTH = 0.6
+
+
+class Way(NamedTuple):
+    """What pictures of one batch must share; each batch has one shape, so that bytes repeat."""
+
+    steps: int
+    branches: tuple[Literal["without", "given", "opposite"], ...]
+    strength: float | None
+    masked: bool
 
 
 def fingerprint_folder(folder: Path) -> str:
@@ -52,6 +65,7 @@ class CompactGenerator:
         guidance_scale: float,
         micro_batch: int,
         number_guidance: float = 0.0,
+        sampling: Sampling | None = None,
     ) -> None:
         folder = Path(folder)
         description = folder / "generator.json"
@@ -84,98 +98,163 @@ class CompactGenerator:
         self.guidance_scale = guidance_scale
         self.micro_batch = micro_batch
         self.number_guidance = number_guidance
+        self.sampling = sampling or Sampling()
 
     def sample(self, conditionings: Sequence[Conditioning]) -> np.ndarray:
-        """See `Generator.sample`: (n, 256, 256, 3) uint8."""
-        for conditioning in conditionings:
-            if conditioning.modality not in self.modalities:
-                raise BadInput(
-                    f"{self.name} cannot draw {conditioning.modality}: it can draw "
-                    + ", ".join(self.modalities)
-                )
+        """See `Generator.sample`: (n, 256, 256, 3) uint8.
+
+        An empty prompt draws by the modality alone, a guidance scale of 0 by the negative prompt
+        alone, and an empty modality whatever the model holds most likely.
+        """
         images = np.zeros((len(conditionings), self.size, self.size, 3), dtype=np.uint8)
-        groups: dict[tuple[int, float | None, bool], list[int]] = {}
+        groups: dict[Way, list[int]] = {}
         for index, conditioning in enumerate(conditionings):
-            strength = conditioning.strength if conditioning.init_image else None
-            numbers = bool(self.number_guidance and structured.opposite(conditioning.structured))
-            key = (conditioning.steps or self.steps, strength, numbers)
-            groups.setdefault(key, []).append(index)
-        for (steps, strength, numbers), members in groups.items():
+            groups.setdefault(self._way(conditioning), []).append(index)
+        for way, members in groups.items():
             for start in range(0, len(members), self.micro_batch):
                 chosen = members[start : start + self.micro_batch]
                 padded = chosen + [chosen[0]] * (self.micro_batch - len(chosen))
-                batch = [conditionings[index] for index in padded]
-                pixels = self._draw(batch, steps, strength, numbers)
+                pixels = self._draw([conditionings[index] for index in padded], way)
                 images[chosen] = pixels[: len(chosen)]
         return images
 
-    @torch.inference_mode()
-    def _draw(
-        self, batch: list[Conditioning], steps: int, strength: float | None, numbers: bool
-    ) -> np.ndarray:
-        positive = self._context(
-            [c.prompt for c in batch],
-            [c.modality for c in batch],
-            [c.structured for c in batch],
-        )
-        negative = self._context(
-            [c.negative_prompt for c in batch], [c.modality for c in batch], [{}] * len(batch)
-        )
-        branches = [negative, positive]
-        if numbers:
-            # Away from the opposite numbers, all else equal: composed guidance (Liu et al. 2022,
-            # arXiv 2206.01714), since one scale for everything drowns a number in the text.
-            branches.append(
-                self._context(
-                    [c.prompt for c in batch],
-                    [c.modality for c in batch],
-                    [structured.opposite(c.structured) for c in batch],
-                )
+    def _way(self, conditioning: Conditioning) -> Way:
+        if conditioning.modality and conditioning.modality not in self.modalities:
+            raise BadInput(
+                f"{self.name} cannot draw {conditioning.modality}: it can draw "
+                + ", ".join(self.modalities)
             )
-        context = join_contexts(branches)
-        scales = torch.tensor(
-            [c.guidance_scale or self.guidance_scale for c in batch], dtype=torch.float32
-        ).view(-1, 1, 1, 1)
-        scheduler = DPMSolverMultistepScheduler.from_config(self.scheduler_config)
-        scheduler.set_timesteps(steps)
+        if conditioning.mask_image and not conditioning.init_image:
+            raise BadInput("mask_image needs init_image: the picture that is kept outside the mask")
+        strength = None
+        if conditioning.init_image:
+            strength = conditioning.strength
+            strength = DEFAULT_STRENGTH if strength is None else strength
+            if not 0 < strength <= 1:
+                raise BadInput(f"strength {strength} is not in (0, 1]")
+        scale = self._scale(conditioning)
+        branches: list[Literal["without", "given", "opposite"]] = []
+        if scale != 1:
+            branches.append("without")
+        if scale != 0:
+            branches.append("given")
+            if self.number_guidance and structured.opposite(conditioning.structured):
+                branches.append("opposite")
+        return Way(
+            conditioning.steps or self.steps,
+            tuple(branches),
+            strength,
+            bool(conditioning.mask_image),
+        )
+
+    def _scale(self, conditioning: Conditioning) -> float:
+        given = conditioning.guidance_scale
+        return self.guidance_scale if given is None else given
+
+    def _branch(self, name: str, batch: list[Conditioning]) -> Context:
+        modalities = [c.modality or None for c in batch]
+        if name == "without":
+            return self._context([c.negative_prompt for c in batch], modalities, [{}] * len(batch))
+        # Away from the opposite numbers, all else equal: composed guidance (Liu et al. 2022,
+        # arXiv 2206.01714), since one scale for everything drowns a number in the text.
+        numbers = [
+            structured.opposite(c.structured) if name == "opposite" else c.structured for c in batch
+        ]
+        return self._context([c.prompt for c in batch], modalities, numbers)
+
+    @torch.inference_mode()
+    def _draw(self, batch: list[Conditioning], way: Way) -> np.ndarray:
+        contexts = {name: self._branch(name, batch) for name in way.branches}
+        context = join_contexts(list(contexts.values()))
+        scales = torch.tensor([self._scale(c) for c in batch], dtype=torch.float32)
+        scales = scales.view(-1, 1, 1, 1)
+        scheduler = self.sampling.scheduler(self.scheduler_config)
+        scheduler.set_timesteps(way.steps)
         timesteps = scheduler.timesteps
         side = self.unet.config.sample_size
         shape = (self.unet.config.in_channels, side, side)
         latents = torch.stack(
             [torch.randn(shape, generator=torch.Generator().manual_seed(c.seed)) for c in batch]
         )
-        if strength is not None:
-            first = min(len(timesteps) - 1, round(len(timesteps) * (1.0 - strength)))
-            timesteps = timesteps[first:]
-            scheduler.set_begin_index(first)
-            start = self._encode([str(c.init_image) for c in batch])
-            latents = scheduler.add_noise(start, latents, timesteps[:1].repeat(len(batch)))
-        else:
+        kept = mask = free = None
+        if way.strength is None:
             latents = latents * scheduler.init_noise_sigma
-        for timestep in timesteps:
-            prediction = self.unet(
-                torch.cat([latents] * len(branches)),
-                timestep,
-                encoder_hidden_states=context.states,
-                encoder_attention_mask=context.mask,
-                class_labels=context.pooled,
-            ).sample
-            without, given, *opposed = prediction.chunk(len(branches))
-            guided = without + scales * (given - without)
-            if opposed:
-                guided = guided + self.number_guidance * (given - opposed[0])
-            latents = scheduler.step(guided, timestep, latents).prev_sample
+        else:
+            kept = self._pixels([str(c.init_image) for c in batch])
+            start = (self.autoencoder.encode(kept) - self.mean) / self.std
+            first = min(len(timesteps) - 1, round(len(timesteps) * (1.0 - way.strength)))
+            timesteps = timesteps[first:]
+            if hasattr(scheduler, "set_begin_index"):
+                scheduler.set_begin_index(first)
+            latents = scheduler.add_noise(start, latents, timesteps[:1].repeat(len(batch)))
+        if way.masked:
+            mask = (self._pixels([str(c.mask_image) for c in batch]).mean(1, True) > 0).float()
+            free = latent_mask(mask, side)
+        for index, timestep in enumerate(timesteps):
+            levels = Levels(
+                scheduler.alphas_cumprod[int(timestep)], scheduler.config.prediction_type
+            )
+            if self.sampling.active(float(timestep) / scheduler.config.num_train_timesteps):
+                scale = self.sampling.scale(scales, (index + 0.5) / len(timesteps))
+                predicted = self._guided(latents, timestep, context, way, scale, levels)
+            else:
+                alone = "given" if "given" in way.branches else "without"
+                (predicted,) = self._predict(latents, timestep, contexts[alone], 1)
+            if free is not None:
+                clean = levels.clean(predicted, latents)
+                predicted = levels.predicted(torch.lerp(start, clean, free), latents)
+            latents = scheduler.step(predicted, timestep, latents).prev_sample
         pictures = self.autoencoder.decode(latents * self.std + self.mean)
+        if kept is not None and mask is not None:
+            pictures = blend(pictures, kept, mask)
         pixels = pictures.add(1).mul(127.5).clamp(0, 255).round().to(torch.uint8)
         array = pixels.permute(0, 2, 3, 1).numpy()
+        color = {*self.color, ""}
         return np.stack(
-            [_picture(p, c.modality in self.color) for p, c in zip(array, batch, strict=True)]
+            [_picture(p, c.modality in color) for p, c in zip(array, batch, strict=True)]
         )
+
+    def _guided(
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        context: Context,
+        way: Way,
+        scales: Tensor,
+        levels: Levels,
+    ) -> Tensor:
+        pieces = self._predict(latents, timestep, context, len(way.branches))
+        by = dict(zip(way.branches, pieces, strict=True))
+        if "given" not in by:
+            return by["without"]
+        given = guided = by["given"]
+        if "without" in by:
+            guided = by["without"] + scales * (given - by["without"])
+        if "opposite" in by:
+            guided = guided + self.number_guidance * (given - by["opposite"])
+        if self.sampling.threshold is None:
+            return guided
+        clean = bounded(
+            levels.clean(guided, latents), levels.clean(given, latents), self.sampling.threshold
+        )
+        return levels.predicted(clean, latents)
+
+    def _predict(
+        self, latents: Tensor, timestep: Tensor, context: Context, branches: int
+    ) -> tuple[Tensor, ...]:
+        prediction = self.unet(
+            torch.cat([latents] * branches),
+            timestep,
+            encoder_hidden_states=context.states,
+            encoder_attention_mask=context.mask,
+            class_labels=context.pooled,
+        ).sample
+        return prediction.chunk(branches)
 
     def _context(
         self,
         prompts: list[str],
-        modalities: list[str],
+        modalities: list[str | None],
         conditions: Sequence[dict[str, float | str]],
     ) -> Context:
         ids, mask = self.tokenizer(self.conditions.words(prompts, modalities))
@@ -184,13 +263,12 @@ class CompactGenerator:
             vector = structured.encode(conditions)
         except ValueError as error:
             raise BadInput(f"{error}: see `medgen generate --help`") from error
-        modality = self.conditions.modality_ids(list(modalities))
+        modality = self.conditions.modality_ids(modalities)
         return self.conditions(states, mask, pooled, modality, vector)
 
-    def _encode(self, paths: list[str]) -> Tensor:
+    def _pixels(self, paths: list[str]) -> Tensor:
         pixels = np.stack([load_square(path, self.size) for path in paths])
-        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
-        return (self.autoencoder.encode(images) - self.mean) / self.std
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def _load(kind: Any, folder: Path) -> Any:
