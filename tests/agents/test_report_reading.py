@@ -34,7 +34,7 @@ def test_sections_and_sentences():
     assert found == [
         Sentence("findings", "No heading"),
         Sentence("findings", "clear lungs"),
-        Sentence("findings", "size 2.5"),
+        Sentence("findings", "size 2.5 cm"),
         Sentence("impression", "A"),
         Sentence("impression", "B vs. C"),
     ]
