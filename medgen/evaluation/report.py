@@ -53,11 +53,38 @@ class Evaluation(Record):
 
 @dataclass(frozen=True)
 class Sheet:
-    """The figures of one suite by one scorer, the scopes in order, "overall" last."""
+    """The figures of one suite by one scorer: by metric, "overall" last.
+
+    `notes` are the notes and floors of the figures, each once; `marks` gives for each figure
+    which of them concern it, counted from 1.
+    """
 
     scorer: str
     figures: list[Figure]
     plots: list[str]
+    notes: list[str]
+    marks: list[list[int]]
+
+
+# What the summary shows of a modality: suite, metric, whose group starts with, heading.
+SUMMARY: tuple[tuple[Suite, str, str, str], ...] = (
+    ("fidelity", "KID", "", "KID"),
+    ("fidelity", "coverage", "", "coverage"),
+    ("fidelity", "told from real", "", "told from real"),
+    ("diversity", "MS-SSIM within a prompt", "", "MS-SSIM"),
+    ("alignment", "presence accuracy", "", "findings agree"),
+    ("alignment", "modality agreement", "", "modality agrees"),
+    ("privacy", "near-copies", "", "near-copies"),
+    ("utility", "balanced accuracy", "trained on synthetic", "utility"),
+)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One line a modality: value over floor of the headline figures, by their first scorer."""
+
+    headings: list[tuple[str, str]]
+    rows: list[tuple[str, list[str]]]
 
 
 def number(value: float | None) -> str:
@@ -94,14 +121,59 @@ def reads(difference: Difference) -> str:
 
 
 def sheets(outcome: Outcome) -> list[tuple[str, list[Figure]]]:
-    """Figures by scorer, in the order in which the suite gave them."""
+    """Figures by scorer, then by metric in the order in which the suite gave them."""
     by_scorer: dict[str, list[Figure]] = {}
     for figure in outcome.figures:
         by_scorer.setdefault(figure.scorer, []).append(figure)
-    return [
-        (scorer, sorted(figures, key=lambda one: one.scope == OVERALL))
-        for scorer, figures in by_scorer.items()
-    ]
+    ordered = []
+    for scorer, figures in by_scorer.items():
+        metrics = list(dict.fromkeys(figure.metric for figure in figures))
+        figures.sort(key=lambda one: (metrics.index(one.metric), one.scope == OVERALL))
+        ordered.append((scorer, figures))
+    return ordered
+
+
+def summarise(evaluation: Evaluation) -> Summary:
+    """The headline figures; columns that nothing was measured for are left out."""
+    modals = list(dict.fromkeys(m for table in evaluation.tables for m in table.images))
+    scopes = [*modals, OVERALL]
+    headings, columns = [], []
+    for suite, metric, group, heading in SUMMARY:
+        found = [
+            one
+            for one in (evaluation.outcomes[suite].figures if suite in evaluation.outcomes else [])
+            if one.metric == metric and one.group == group
+        ]
+        if not any(one.value is not None for one in found):
+            continue
+        scorer = next(one.scorer for one in found if one.value is not None)
+        by_scope = {one.scope: one for one in found if one.scorer == scorer}
+        better = next(one.better for one in found if one.value is not None)
+        headings.append((heading + {"lower": " ↓", "higher": " ↑", None: ""}[better], scorer))
+        columns.append([_headline(by_scope.get(scope)) for scope in scopes])
+    rows = [(scope, [column[place] for column in columns]) for place, scope in enumerate(scopes)]
+    return Summary(headings, rows)
+
+
+def _headline(figure: Figure | None) -> str:
+    if figure is None or figure.value is None:
+        return "not measurable"
+    return (
+        f"{figure.value:.3g} ({figure.floor:.3g})"
+        if figure.floor is not None
+        else (f"{figure.value:.3g}")
+    )
+
+
+def _sheet(suite: Suite, order: int, scorer: str, figures: list[Figure], out: Path) -> Sheet:
+    notes: list[str] = []
+    marks = []
+    for figure in figures:
+        said = [f"floor: {figure.floor_of}"] if figure.floor is not None and figure.floor_of else []
+        said += [figure.note] if figure.note and figure.value is not None else []
+        notes += [note for note in said if note not in notes]
+        marks.append([notes.index(note) + 1 for note in said])
+    return Sheet(scorer, figures, _plots(figures, suite, order, out), notes, marks)
 
 
 def write(evaluation: Evaluation, out: Path) -> Path:
@@ -115,7 +187,7 @@ def write(evaluation: Evaluation, out: Path) -> Path:
         for suite in SUITES:
             if suite in evaluation.outcomes:
                 parts[suite] = [
-                    Sheet(scorer, figures, _plots(figures, suite, order, out))
+                    _sheet(suite, order, scorer, figures, out)
                     for order, (scorer, figures) in enumerate(sheets(evaluation.outcomes[suite]))
                 ]
         write_atomic(out / "metrics.json", evaluation.model_dump_json(indent=1) + "\n")
@@ -144,6 +216,7 @@ def _render(name: str, evaluation: Evaluation, parts: dict[Suite, list[Sheet]], 
         counted=counted,
         reads=reads,
         number=number,
+        summary=summarise(evaluation),
         inline=lambda file: _data_uri(out / file),
     )
 
