@@ -9,18 +9,33 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from medgen.agents.language import rules
+from medgen.agents.consistency import implied
+from medgen.agents.language import rules, tokenize
 from medgen.agents.llm import RULES, Session
 from medgen.agents.pathology import SHOWN, lung_density, measure_of
 from medgen.agents.quantities import holds_for
+from medgen.agents.vocabulary import modality_words
 from medgen.knowledge.cards import FindingCard, finding_cards, modality_cards
 from medgen.knowledge.facts import finding_id, sign_id, slug
 from medgen.records import Fact, Finding, MeasurementTarget, Plan, Record, Sign
 
+LONGEST_SIGN = 200
 _USED_RELATIONS = "is measured by|excludes|implies|is located in"
 
 
+def _names_others(text: str, card: FindingCard) -> bool:
+    """Whether a sign's words name a finding that neither is this one nor follows from it."""
+    own = {card.name, *implied(card.name, card.modality)}
+    matches = modality_words(card.modality).scan(tokenize(text))
+    return any(match.category == "finding" and match.value not in own for match in matches)
+
+
 def _signs(card: FindingCard, facts: Sequence[Fact]) -> list[Sign]:
+    """The card's own signs, then retrieved ones.
+
+    A retrieved sign may come from anybody's text, so it is used only if it is short and brings no
+    finding with it that nobody asked for.
+    """
     ids = {fact.id for fact in facts}
     signs = []
     for text in card.signs:
@@ -31,8 +46,9 @@ def _signs(card: FindingCard, facts: Sequence[Fact]) -> list[Sign]:
     known = {sign.fact for sign in signs}
     for fact in facts:
         if fact.kind == "sign" and fact.id not in known and fact.text.startswith(start):
-            text = fact.text.removeprefix(start)
-            signs.append(Sign(finding=card.name, text=text, fact=fact.id))
+            text = " ".join(fact.text.removeprefix(start).split())
+            if len(text) <= LONGEST_SIGN and not _names_others(text, card):
+                signs.append(Sign(finding=card.name, text=text, fact=fact.id))
     return signs
 
 
