@@ -11,7 +11,7 @@ import numpy as np
 
 from medgen.evaluation import reader
 from medgen.evaluation.asked import CHEST_FILM
-from medgen.evaluation.chest_response import heart_response, side_response
+from medgen.evaluation.chest_response import heart_response, measurable, side_response
 from medgen.evaluation.clip import Scorer, load_clip
 from medgen.evaluation.context import Context
 from medgen.evaluation.estimates import Ruler, scopes
@@ -45,7 +45,7 @@ def measure(context: Context, clip: Scorer | None = None) -> Outcome:
     presence(context, ours, theirs, outcome)
     outcome.figures += _modality(context, ours, theirs)
     if CHEST_FILM in context.synthetic.modals:
-        for response in (side_response, heart_response):
+        for response in (measurable, side_response, heart_response):
             response(
                 context,
                 (context.synthetic, ours.films),

@@ -1,4 +1,4 @@
-"""How chest films answer to numbers and sides that were asked: side of opacity, size of the heart.
+"""How chest films answer to sides and numbers that were asked: side of opacity, size of the heart.
 
 Measured by evaluation's second segmenter (`chest`). A ratio that was asked is set against the
 ratio that is measured; a side against the denser lung. Knows nothing of words or classifiers.
@@ -22,6 +22,35 @@ from medgen.evaluation.tables import ImageTable, Row
 SEGMENTER = "medgen evaluation chest segmenter"
 PICTURE = "pictures/cardiothoracic_ratio.png"
 Films = tuple[ImageTable, Sequence[Film | None]]
+
+
+def measurable(context: Context, ours: Films, theirs: Films, outcome: Outcome) -> None:
+    """Add the share of films whose lungs and heart the segmenter believes that it has found.
+
+    All other figures here are of those films only: where few are measurable, so are they.
+    """
+    ruler = Ruler("alignment", SEGMENTER, context.chance, context.repetitions)
+    for metric, part in (("lungs measurable", "opacities"), ("heart measurable", "ratio")):
+        samples = [
+            Sample(
+                np.array(
+                    [np.nan if f is None else getattr(f, part) is not None for f in films],
+                    dtype=float,
+                ),
+                table.groups,
+            )
+            for table, films in (ours, theirs)
+        ]
+        outcome.figures.append(
+            ruler.figure(
+                metric,
+                CHEST_FILM,
+                *samples,
+                better="higher",
+                share=True,
+                floor_of="real films",
+            )
+        )
 
 
 def side_response(context: Context, ours: Films, theirs: Films, outcome: Outcome) -> None:

@@ -168,14 +168,20 @@ def _some_pairs(
 
 
 def _like(pairs: list[Pair], context: Context, modal: str) -> list[Pair]:
-    """Real pairs of one class and two patients, of the classes that were drawn where known."""
-    asked = {pair.label for pair in pairs} - {""}
-    rows = context.real.rows
+    """As many real pairs of one class and two patients, of the classes that were drawn.
+
+    Classes are matched by source and label, else by label; all of the modality where neither is
+    known.
+    """
+    rows, drawn = context.real.rows, context.synthetic.rows
     inside = [i for i, row in enumerate(rows) if row.modal == modal]
-    same = [i for i in inside if rows[i].label in asked]
+    classes = {_class(drawn[pair.first]) for pair in pairs}
+    labels = {pair.label for pair in pairs} - {""}
+    alike = [i for i in inside if _class(rows[i]) in classes]
+    alike = alike or [i for i in inside if rows[i].label in labels]
     return draw_pairs(
         context.real,
-        same or inside,
+        alike or inside,
         _class,
         context.chance("diversity", "real", modal),
         most=len(pairs),

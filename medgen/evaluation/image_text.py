@@ -14,7 +14,7 @@ import numpy as np
 from medgen.evaluation.asked import asked, numbers, stated
 from medgen.evaluation.clip import LockedCLIP, Scorer, clip_card
 from medgen.evaluation.context import Context
-from medgen.evaluation.estimates import Ruler, scopes
+from medgen.evaluation.estimates import Ruler, joined, scopes
 from medgen.evaluation.figures import OVERALL, Outcome, unmeasured
 from medgen.evaluation.seen import REAL, Seen
 from medgen.evaluation.tables import ImageTable, Row
@@ -136,16 +136,19 @@ def image_text(
                 )
                 for seen, known in zip((ours, theirs), values, strict=True)
             )
-            outcome.figures.append(
-                ruler.figure(
-                    metric,
-                    scope,
-                    mine,
-                    real,
-                    better="higher",
-                    floor_of=REAL,
-                    share=metric == BEST,
-                )
+            figure = ruler.figure(
+                metric,
+                scope,
+                mine,
+                real,
+                better="higher",
+                floor_of=REAL,
+                share=metric == BEST,
             )
+            low, above = figure.low, figure.floor_high
+            if low is not None and above is not None and low > above:
+                note = joined("above real images: exaggerated, not better than real", figure.note)
+                figure = figure.model_copy(update={"note": note})
+            outcome.figures.append(figure)
             gap = ruler.difference(metric, scope, ("synthetic", mine), ("real", real))
             outcome.differences += [gap] if gap is not None else []

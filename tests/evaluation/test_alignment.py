@@ -14,6 +14,7 @@ from medgen.evaluation.asked import asked, asked_ratio, asked_side
 from medgen.evaluation.chest_response import equal_bins, slope, spearman
 from medgen.evaluation.context import Context
 from medgen.evaluation.image_text import caption, contrary, contrasts, key_of
+from medgen.evaluation.presence import presence_accuracy, sensitivity, specificity
 from medgen.evaluation.tables import ImageTable, Row
 from medgen.records import Finding, Measurement
 
@@ -228,6 +229,16 @@ def test_heart_follows_the_ratio_asked_or_not(tmp_path) -> None:
     assert Image.open(tmp_path / picture.file).size[0] > 300
 
 
+def test_a_score_above_real_images_is_called_exaggerated(tmp_path) -> None:
+    shows = [s if index % 4 else "pituitary tumor" for index, s in enumerate(CLASSES)]
+    real = brain(tmp_path, "real", CLASSES, shows)
+    outcome = judged(tmp_path, brain(tmp_path, "s", CLASSES, CLASSES), real)
+    figure = get(outcome, "CLIP score")
+    assert figure.value > figure.floor_high and "exaggerated" in figure.note
+    level = get(judged(tmp_path, real, real), "CLIP score")
+    assert "exaggerated" not in level.note
+
+
 def test_films_that_cannot_be_measured_are_counted_not_guessed(tmp_path) -> None:
     wants = np.linspace(0.4, 0.6, 50)
     measured = np.where(np.arange(50) < 15, 0.0, wants)
@@ -236,6 +247,9 @@ def test_films_that_cannot_be_measured_are_counted_not_guessed(tmp_path) -> None
     )
     figure = get(outcome, "cardiothoracic ratio, Spearman")
     assert figure.n == 35 and "35 of 50 films measurable" in figure.note
+    share = get(outcome, "heart measurable")
+    assert share.value == 0.7 and share.floor == 1.0 and share.low < 0.7 < share.high
+    assert get(outcome, "lungs measurable").value == 1.0
 
 
 def test_opacity_on_the_asked_side_and_on_the_other(tmp_path) -> None:
@@ -304,6 +318,19 @@ def test_captions_are_set_against_contrary_ones_of_their_source(real) -> None:
         "brain MRI, no brain tumor",
     }
     assert against[key_of(first["nothing"])] == ["brain MRI, glioma", "brain MRI, meningioma"]
+
+
+def test_presence_figures_agree_with_scikit_learn() -> None:
+    from sklearn.metrics import balanced_accuracy_score, recall_score
+
+    generator = np.random.default_rng(4)
+    wanted, seen_there = generator.integers(0, 2, (2, 200))
+    codes = 2.0 * wanted + (wanted == seen_there)
+    assert sensitivity(codes) == pytest.approx(recall_score(wanted, seen_there))
+    assert specificity(codes) == pytest.approx(recall_score(wanted, seen_there, pos_label=0))
+    unknown = np.append(codes, np.nan)
+    expected = balanced_accuracy_score(wanted, seen_there)
+    assert presence_accuracy(unknown) == pytest.approx(expected)
 
 
 def test_response_statistics_and_bins() -> None:
