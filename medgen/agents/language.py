@@ -144,8 +144,8 @@ class _Node:
 class Lexicon:
     """Phrases by category, found longest-first, some of them with words in between.
 
-    `gaps` are folded words that may stand inside a phrase of a `gapped` category ("heart *is
-    mildly* enlarged"); they stay free for other phrases.
+    `gaps` are folded words that, as numbers do, may stand inside a phrase of a `gapped` category
+    ("heart *is mildly* enlarged", "fracture of the *6th* rib"); they stay free for other phrases.
     """
 
     def __init__(self, gaps: Iterable[str] = (), gapped: Iterable[str] = ()) -> None:
@@ -181,7 +181,8 @@ class Lexicon:
             child = node.children.get(tokens[position].key)
             if child is not None:
                 stack.append((position + 1, child, (*taken, position), skipped))
-            if taken and skipped < 4 and tokens[position].key in self._gaps:
+            gap = tokens[position].key in self._gaps or tokens[position].is_number
+            if taken and skipped < 4 and gap:
                 stack.append((position + 1, node, taken, skipped + 1))
         return ends
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from medgen.agents.language import Match, Token, fold, rules
 from medgen.agents.modality import Resolved
 from medgen.agents.modifiers import Mention, Modifier, attach, clauses
 from medgen.agents.quantities import lengths
-from medgen.agents.scope import SEPARATORS, contexts, cue_lexicon
+from medgen.agents.scope import SENTENCE_ENDS, SEPARATORS, contexts, cue_lexicon
 from medgen.agents.vocabulary import (
     denied_finding,
     generic_findings,
@@ -26,6 +27,7 @@ from medgen.knowledge.cards import finding_cards
 from medgen.records import Status
 
 _MASK = "\0"
+_FARTHEST_OR = 4
 
 
 def _masked(tokens: Sequence[Token], taken: set[int]) -> list[Token]:
@@ -145,6 +147,19 @@ def _assign_status(reading: Reading, report: bool) -> None:
             reading.unsaid.append((min(run), max(run)))
 
 
+def _doubt_alternatives(reading: Reading) -> None:
+    """ "glioma or metastasis in the left lobe": one of the two, and it lies there either way."""
+    for first, second in pairwise(reading.mentions):
+        between = reading.tokens[first.taken[-1] + 1 : second.taken[0]] if second.taken else []
+        keys = [token.key for token in between]
+        joined = "or" in keys and not SENTENCE_ENDS & set(keys)
+        if joined and first.status == second.status == "present" and len(keys) <= _FARTHEST_OR:
+            first.status = second.status = "uncertain"
+            if not first.places and not first.sides:
+                first.places, first.sides = list(second.places), set(second.sides)
+                first.spoken = list(second.spoken)
+
+
 @dataclass
 class _Normality:
     """What is said of the rest: all normal, all but the findings, or some place but for them."""
@@ -255,6 +270,8 @@ def read_findings(
     _assign_status(reading, report)
     said = _normal_places(reading)
     attach(tokens, reading.mentions, reading.modifiers)
+    if not report:  # a report's "scar or atelectasis" names one shadow that is there
+        _doubt_alternatives(reading)
     _share_eye(reading)
     cards = finding_cards().get(modality.name, {})
     for finding in _normal_cards(reading, said):

@@ -156,7 +156,10 @@ def _is_modified(phrase: str, card: FindingCard) -> bool:
 
 
 def _turned(phrase: str) -> list[str]:
-    """ "lung collapse" also as "collapse of the lung", with and without the article."""
+    """The same turned round: "lung collapse", "collapse of the lung"; "ventricles enlarged"."""
+    first, _, noun = phrase.partition(" ")
+    if noun and first in rules("language")["predicates"]:
+        return [f"{noun} {first}"]
     for organ, words in rules("language")["organs"].items():
         for word in words:
             if phrase.startswith(f"{word} "):
