@@ -32,7 +32,8 @@ class Generator(Protocol):
 
         Args:
             conditionings: Each with its own prompt, seed, guidance, steps, structured conditions
-                and, for img2img, `init_image` (a path) with `strength` in (0, 1].
+                and, for img2img, `init_image` (a path) with `strength` in (0, 1]; with
+                `mask_image` only its bright part is drawn anew.
 
         Returns:
             (n, height, width, 3) uint8; grey modalities have three equal channels.

@@ -25,12 +25,17 @@ from medgen.errors import BadInput, MedgenError
 from medgen.generator import structured
 from medgen.generator.autoencoder import CompactAutoencoder
 from medgen.generator.conditioning import ConditionEncoder, Context, join_contexts
-from medgen.generator.sampling import Levels, Sampling, blend, bounded, latent_mask
+from medgen.generator.sampling import (
+    DEFAULT_STRENGTH,
+    Levels,
+    Sampling,
+    blend,
+    bounded,
+    latent_mask,
+)
 from medgen.generator.text import CompactTextEncoder, TextTokenizer
 from medgen.generator.unet import MedicalUNet
 from medgen.records import Conditioning
-
-DEFAULT_STRENGTH = 0.6
 
 
 class Way(NamedTuple):
@@ -164,7 +169,7 @@ class CompactGenerator:
 
     @torch.inference_mode()
     def _draw(self, batch: list[Conditioning], way: Way) -> np.ndarray:
-        contexts = {name: self._branch(name, batch) for name in way.branches}
+        contexts: dict[str, Context] = {name: self._branch(name, batch) for name in way.branches}
         context = join_contexts(list(contexts.values()))
         scales = torch.tensor([self._scale(c) for c in batch], dtype=torch.float32)
         scales = scales.view(-1, 1, 1, 1)

@@ -9,13 +9,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoPipelineForImage2Image, AutoPipelineForText2Image, DiffusionPipeline
+from diffusers import (
+    AutoPipelineForImage2Image,
+    AutoPipelineForInpainting,
+    AutoPipelineForText2Image,
+    DiffusionPipeline,
+)
+from PIL import Image
 
 from medgen.data.images import load_image
 from medgen.errors import BadInput
+from medgen.generator.sampling import DEFAULT_STRENGTH, blend
 from medgen.knowledge.cards import modality_cards
 from medgen.records import Conditioning
 
@@ -44,6 +52,7 @@ class DiffusersGenerator:
             # It was trained on photographs and blacks out medical images at random.
             self.pipeline.safety_checker = None
         self.img2img: DiffusionPipeline | None = None
+        self.inpainting: DiffusionPipeline | None = None
         self.fingerprint = _fingerprint(source)
         self.name = f"diffusers:{Path(source).name}:{self.fingerprint}"
         self.modalities: tuple[str, ...] = tuple(modality_cards())
@@ -61,7 +70,7 @@ class DiffusersGenerator:
         return np.stack([self._draw(conditioning) for conditioning in conditionings])
 
     def _draw(self, conditioning: Conditioning) -> np.ndarray:
-        arguments = {
+        arguments: dict[str, Any] = {
             "prompt": conditioning.prompt,
             "negative_prompt": conditioning.negative_prompt or None,
             "num_inference_steps": conditioning.steps or self.steps,
@@ -69,14 +78,39 @@ class DiffusersGenerator:
             "generator": torch.Generator("cpu").manual_seed(conditioning.seed),
             "output_type": "np",
         }
-        if conditioning.init_image and conditioning.strength is not None:
-            if self.img2img is None:
-                self.img2img = AutoPipelineForImage2Image.from_pipe(self.pipeline)
-            image = load_image(conditioning.init_image)
-            pictures = self.img2img(image=image, strength=conditioning.strength, **arguments).images
-        else:
+        if conditioning.mask_image and not conditioning.init_image:
+            raise BadInput("mask_image needs init_image: the picture that is kept outside the mask")
+        if not conditioning.init_image:
             pictures = self.pipeline(**arguments).images
+        else:
+            strength = conditioning.strength
+            arguments["strength"] = DEFAULT_STRENGTH if strength is None else strength
+            arguments["image"] = load_image(conditioning.init_image)
+            if conditioning.mask_image:
+                if self.inpainting is None:
+                    self.inpainting = AutoPipelineForInpainting.from_pipe(self.pipeline)
+                mask = load_image(conditioning.mask_image).convert("L")
+                width, height = arguments["image"].size
+                pictures = self.inpainting(
+                    mask_image=mask, width=width, height=height, **arguments
+                ).images
+                if pictures[0].shape[:2] == (height, width):
+                    # The pipeline keeps latents; the pixels outside shall be those given.
+                    pictures = [_blended(pictures[0], arguments["image"], mask)]
+            else:
+                if self.img2img is None:
+                    self.img2img = AutoPipelineForImage2Image.from_pipe(self.pipeline)
+                pictures = self.img2img(**arguments).images
         return (np.asarray(pictures[0]) * 255).round().clip(0, 255).astype(np.uint8)
+
+
+def _blended(drawn: np.ndarray, kept: Image.Image, mask: Image.Image) -> np.ndarray:
+    def tensor(pixels: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.atleast_3d(pixels).astype(np.float32)).permute(2, 0, 1)[None]
+
+    inside = np.asarray(mask.resize(kept.size, Image.Resampling.NEAREST)) > 127
+    pixels = blend(tensor(drawn), tensor(np.asarray(kept) / 255), tensor(inside))
+    return pixels[0].permute(1, 2, 0).numpy()
 
 
 def _fingerprint(source: str) -> str:

@@ -20,6 +20,9 @@ from torch.nn import functional as F
 Sampler = Literal["dpmsolver++", "ddim", "unipc"]
 Schedule = Literal["constant", "linear", "cosine"]
 
+DEFAULT_STRENGTH = 0.6
+"""Share of the noise that an init image gets when no strength is given."""
+
 FEATHER = 9
 """Pixels over which a repainted region fades into what is kept, inside the region."""
 

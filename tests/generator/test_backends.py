@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from medgen.errors import BadInput
@@ -89,6 +90,25 @@ def test_a_card_and_a_diffusers_folder_draw_a_new_modality(pipeline_folder, brea
     assert first.dtype == np.uint8
     assert np.array_equal(first, again)
     assert not np.array_equal(first, generator.sample([ask.model_copy(update={"seed": 2})]))
+
+
+def test_a_mask_keeps_what_lies_outside(pipeline_folder, tmp_path):
+    generator = load_generator(Settings(backend=f"diffusers:{pipeline_folder}", steps=4))
+    start = generator.sample([Conditioning(prompt="film", modality="OCT", seed=3)])[0]
+    side = len(start)
+    mask = np.zeros((side, side), np.uint8)
+    mask[:, side // 2 :] = 255
+    for name, pixels in (("start", start), ("mask", mask)):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    paths = {"init_image": str(tmp_path / "start.png"), "strength": 1.0}
+    ask = Conditioning(prompt="film", modality="OCT", seed=4, **paths)
+    masked = ask.model_copy(update={"mask_image": str(tmp_path / "mask.png")})
+    whole, part = generator.sample([ask, masked]).astype(int)
+    assert np.array_equal(part[:, : side // 2], start[:, : side // 2])
+    assert not np.array_equal(part[:, side // 2 :], start[:, side // 2 :])
+    assert not np.array_equal(whole[:, : side // 2], start[:, : side // 2])
+    with pytest.raises(BadInput, match="mask_image needs init_image"):
+        generator.sample([masked.model_copy(update={"init_image": None})])
 
 
 def test_without_a_card_it_is_refused(pipeline_folder):
