@@ -80,7 +80,7 @@ class Nearness:
     `synthetic` and `real` are (n,) distances 0-2 to the nearest training image, `nearest` the
     positions of the synthetic images' nearest; `spoilt` are distances of training images spoilt
     on purpose. `values` maps a metric, or "real " and a metric, to its value, `replicates` to its
-    bootstrap values. `clusters` counts what was resampled on either side.
+    bootstrap values. `patients` counts the groups of the real images.
     """
 
     modal: str
@@ -90,7 +90,7 @@ class Nearness:
     real: np.ndarray
     floor_of: str
     spoilt: np.ndarray
-    clusters: tuple[int, int]
+    patients: int
     values: dict[str, float]
     replicates: dict[str, np.ndarray]
 
@@ -104,7 +104,8 @@ class Nearness:
         low, high = interval(self.replicates[name])
         metric = name.removeprefix("real ")
         if metric in SHARES and low == high:
-            count = self.clusters[0] if name == metric else self.clusters[1]
+            # Given its prompt each synthetic image is drawn anew; images of one patient are not.
+            count = len(self.synthetic) if name == metric else self.patients
             count = len(self.spoilt) if metric == SPOILT else count
             return share_interval(round(self.values[name] * count), count)
         return low, high
@@ -184,7 +185,7 @@ def nearness(
         real=real_distances,
         floor_of=REAL_AS_TESTED if n_real >= LEAST else TRAINING_AS_REAL,
         spoilt=spoilt,
-        clusters=(len(np.unique(clusters)), len(np.unique(groups))),
+        patients=len(np.unique(groups)),
         values=values(np.arange(n), np.arange(len(real_distances))),
         replicates={name: np.array([one[name] for one in samples]) for name in samples[0]},
     )
@@ -213,7 +214,7 @@ def together(each: Sequence[Nearness]) -> Nearness:
         real=np.concatenate([near.real for near in each]),
         floor_of="real images, the modalities weighing as in the synthetic table",
         spoilt=np.concatenate([near.spoilt for near in each]),
-        clusters=(sum(near.clusters[0] for near in each), sum(near.clusters[1] for near in each)),
+        patients=sum(near.patients for near in each),
         values={name: float(mean(name, [near.values[name] for near in each])) for name in names},
         replicates={name: mean(name, [near.replicates[name] for near in each]) for name in names},
     )

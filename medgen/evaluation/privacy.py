@@ -168,11 +168,12 @@ def _unmeasured(scope: str, scorer: str, counts: tuple[int, int], why: str) -> l
 def _figures(near: Nearness) -> list[Figure]:
     notes = {
         MEDIAN: "0 is the same image, 2 the opposite",
-        RATIO: "1 is as far as real images that nobody trained on",
+        RATIO: "1 is as far as real images that nobody trained on; images unlike any real one lie "
+        "farther",
         COPIES: "share nearer to a training image than all but "
         f"{rules()['near_copy_share']:.0%} of real images",
         AUTHENTIC: "share farther from the nearest training image than that one is from its own "
-        "nearest of another group",
+        "nearest of another group; high also for images unlike any real one",
         SPOILT: f"share of {len(near.spoilt)} training images, spoilt on purpose, that counts as "
         "near-copies: what this scorer can see",
     }
