@@ -15,8 +15,8 @@ from medgen.data.images import write_atomic
 from medgen.evaluation.asked import CHEST_FILM, RATIO, asked, asked_ratio, asked_side, numbers
 from medgen.evaluation.chest import Film
 from medgen.evaluation.context import Context
-from medgen.evaluation.estimates import Better, Ruler, Sample, Statistic, estimate, joined
-from medgen.evaluation.figures import LEAST, Outcome, Picture, unmeasured
+from medgen.evaluation.estimates import Better, Ruler, Sample, Statistic, joined
+from medgen.evaluation.figures import LEAST, Figure, Outcome, Picture, unmeasured
 from medgen.evaluation.tables import ImageTable, Row
 
 SEGMENTER = "medgen evaluation chest segmenter"
@@ -122,9 +122,10 @@ def heart_response(context: Context, ours: Films, theirs: Films, outcome: Outcom
         ("cardiothoracic ratio, slope of measured on asked", slope, None),
         ("cardiothoracic ratio, mean absolute error", absolute_error, "lower"),
     )
+    answers: list[Figure] = []
     for metric, statistic, better in responses:
         if len(judged) >= LEAST and not varied and statistic is not absolute_error:
-            outcome.figures.append(
+            answers.append(
                 unmeasured(
                     "alignment",
                     metric,
@@ -136,7 +137,7 @@ def heart_response(context: Context, ours: Films, theirs: Films, outcome: Outcom
                 )
             )
             continue
-        outcome.figures.append(
+        answers.append(
             ruler.figure(
                 metric,
                 CHEST_FILM,
@@ -154,6 +155,7 @@ def heart_response(context: Context, ours: Films, theirs: Films, outcome: Outcom
                 statistic=statistic,
             )
         )
+    outcome.figures += answers
     if not varied:
         return
     curve = []
@@ -171,15 +173,15 @@ def heart_response(context: Context, ours: Films, theirs: Films, outcome: Outcom
         curve.append(
             (float(judged.values[chosen, 0].mean()), figure.value, figure.low, figure.high)
         )
-    found = estimate(judged, context.chance("curve"), context.repetitions, spearman)
+    rank = answers[0]
     write_atomic(context.out / PICTURE, _plot(judged.values, np.array(curve, dtype=float)))
     outcome.pictures.append(
         Picture(
             suite="alignment",
             file=PICTURE,
             caption="Cardiothoracic ratio, asked and measured by evaluation's segmenter, "
-            f"{len(judged)} films; Spearman {found.value:.2f} ({found.low:.2f} to "
-            f"{found.high:.2f}). Points are films, squares means of equal-count bins with their "
+            f"{len(judged)} films; Spearman {rank.value:.2f} ({rank.low:.2f} to "
+            f"{rank.high:.2f}). Points are films, squares means of equal-count bins with their "
             "95 % intervals, the line is perfect obedience.",
         )
     )

@@ -352,3 +352,20 @@ def test_unknown_findings_are_warned_of(tmp_path, real) -> None:
     assert outcome.warnings == ["alignment: 90 of 90 synthetic rows name no known finding"]
     assert get(outcome, "presence accuracy").value is None
     assert alignment.READER in {f.scorer for f in outcome.figures}
+
+
+def test_bundled_scorers_run_and_too_few_images_give_no_figure(tmp_path, monkeypatch) -> None:
+    monkeypatch.undo()
+    generator = np.random.default_rng(0)
+    rows = []
+    for index in range(6):
+        path = tmp_path / f"{index}.png"
+        Image.fromarray(generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
+        modal, finding = ((FILM, "pneumonia"), (BRAIN, "glioma"))[index % 2]
+        rows.append(Row(path, f"{modal}, {finding}", modal, findings=(Finding(finding=finding),)))
+    few = ImageTable("few", tuple(rows), 64, False)
+    outcome = measure(Context(few, few, None, (), tmp_path, repetitions=5))
+    assert {f.value for f in outcome.figures} == {None} and not outcome.differences
+    scorers = {f.scorer for f in outcome.figures}
+    assert scorers >= {"medgen evaluation CLIP", "medgen evaluation reader"}
+    assert all("30" in f.note for f in outcome.figures)
