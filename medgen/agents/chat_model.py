@@ -227,8 +227,10 @@ class ChatModel:
         if not outcome:
             raise NoAnswer(f"no answer within {self.timeout:g} s", lasting=True)
         if type(outcome[0]).__name__ == "LengthFinishReasonError":  # openai's, of a cut answer
-            asked = estimated_tokens(messages)
-            return Reply(None, "", _TOO_LONG, asked, self.answer_tokens)
+            usage = getattr(getattr(outcome[0], "completion", None), "usage", None)
+            asked = getattr(usage, "prompt_tokens", None) or estimated_tokens(messages)
+            answered = getattr(usage, "completion_tokens", None) or self.answer_tokens
+            return Reply(None, "", _TOO_LONG, asked, answered)
         if isinstance(outcome[0], Exception):
             raise self._why(outcome[0]) from None
         return _reply(outcome[0], messages, record)
