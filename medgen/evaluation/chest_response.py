@@ -174,15 +174,19 @@ def heart_response(context: Context, ours: Films, theirs: Films, outcome: Outcom
             (float(judged.values[chosen, 0].mean()), figure.value, figure.low, figure.high)
         )
     rank = answers[0]
+    told = (
+        "Spearman not defined"
+        if rank.value is None
+        else f"Spearman {rank.value:.2f} ({rank.low:.2f} to {rank.high:.2f})"
+    )
     write_atomic(context.out / PICTURE, _plot(judged.values, np.array(curve, dtype=float)))
     outcome.pictures.append(
         Picture(
             suite="alignment",
             file=PICTURE,
             caption="Cardiothoracic ratio, asked and measured by evaluation's segmenter, "
-            f"{len(judged)} films; Spearman {rank.value:.2f} ({rank.low:.2f} to "
-            f"{rank.high:.2f}). Points are films, squares means of equal-count bins with their "
-            "95 % intervals, the line is perfect obedience.",
+            f"{len(judged)} films; {told}. Points are films, squares means of equal-count bins "
+            "with their 95 % intervals, the line is perfect obedience.",
         )
     )
 

@@ -175,6 +175,11 @@ class Ruler:
             unit,
             share,
         )
+        if not np.isfinite([found.value, found.low, found.high]).all():
+            why = "it is not defined on these images"
+            return unmeasured(
+                self.suite, metric, scope, self.scorer, count, joined(why, note), **named
+            )
         written = {
             "suite": self.suite,
             "metric": metric,

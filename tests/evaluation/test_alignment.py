@@ -239,6 +239,16 @@ def test_a_score_above_real_images_is_called_exaggerated(tmp_path) -> None:
     assert "exaggerated" not in level.note
 
 
+def test_hearts_all_of_one_size_have_no_correlation(tmp_path) -> None:
+    wants = np.linspace(0.4, 0.6, 40)
+    same = film(tmp_path, "s", wants, np.full(40, 0.45))
+    outcome = judged(tmp_path, same, same)
+    figure = get(outcome, "cardiothoracic ratio, Spearman")
+    assert figure.value is None and "not defined" in figure.note
+    assert "not defined" in outcome.pictures[0].caption
+    assert get(outcome, "cardiothoracic ratio, slope").value == pytest.approx(0.0, abs=1e-9)
+
+
 def test_films_that_cannot_be_measured_are_counted_not_guessed(tmp_path) -> None:
     wants = np.linspace(0.4, 0.6, 50)
     measured = np.where(np.arange(50) < 15, 0.0, wants)
