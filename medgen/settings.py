@@ -83,7 +83,6 @@ class Settings(BaseSettings):
     )
     llm: str | None = Field(
         None,
-        pattern=r"^[^\s:]+:\S+$",
         description="Language model that reasons beside the rules, as PROVIDER:MODEL of LangChain "
         "('openai:NAME' with OPENAI_BASE_URL for a local server); rules alone when not set.",
     )
@@ -118,6 +117,14 @@ class Settings(BaseSettings):
         description="Optimiser steps of the classifiers that `medgen evaluate` trains for utility; "
         "those of evaluation/utility.yaml when not set.",
     )
+
+    @field_validator("llm")
+    @classmethod
+    def _named_model(cls, name: str | None) -> str | None:
+        provider, colon, model = (name or "").partition(":")
+        if name is not None and not (provider and colon and model.strip() == model != ""):
+            raise ValueError("give PROVIDER:MODEL, such as openai:my-model")
+        return name
 
     @field_validator("guidance_interval")
     @classmethod
