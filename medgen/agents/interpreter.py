@@ -297,5 +297,7 @@ def parse(request: Request, session: Session) -> Plan:
             decided_by = decided_by if who == session.name else who
     if plan is None:
         assert refusal is not None
-        raise refusal
+        if not session.asks:
+            raise refusal
+        raise BadInput(f"{refusal} ({decided_by.removeprefix(f'{RULES}; ')})") from refusal
     return plan.model_copy(update={"decided_by": plan.decided_by | {"parser": decided_by}})

@@ -320,3 +320,9 @@ def test_a_refusal_stays_one() -> None:
     for quote in ("drusen", "drusen, chest"):
         with pytest.raises(BadInput, match="cannot show drusen"):
             interpreter.parse(request, session(reading(("lung nodule", quote))))
+
+
+def test_a_refusal_says_why_the_model_was_no_help() -> None:
+    request = Request(prompt="an image of something odd, chest X-ray")
+    with pytest.raises(BadInput, match=r"no finding .*\(script:1: out of reach\)"):
+        interpreter.parse(request, session(NoAnswer("out of reach", lasting=True)))
