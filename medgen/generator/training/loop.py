@@ -9,18 +9,15 @@ command line: it tells a `Reporter`.
 from __future__ import annotations
 
 import copy
-import importlib.util
 import shutil
-import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from medgen.data.splits import is_validation
 from medgen.errors import BadInput, MedgenError
@@ -34,7 +31,14 @@ from medgen.generator.training.objective import Objective
 from medgen.generator.training.progress import LineReporter, Progress, Reporter, TrainingLog
 from medgen.generator.training.rows import read_rows
 from medgen.generator.training.samples import draw_grid
-from medgen.generator.training.trainee import Trainee, read_start, save_generator, start_from
+from medgen.generator.training.session import make_accelerator, stop_signal
+from medgen.generator.training.trainee import (
+    Trainee,
+    read_start,
+    restore,
+    save_generator,
+    start_from,
+)
 from medgen.generator.training.vocabulary import training_tokenizer
 from medgen.generator.unet import cost
 from medgen.knowledge.cards import modality_cards
@@ -52,62 +56,13 @@ def train(config: TrainingConfig, reporter: Reporter | None = None) -> Path:
             checkpoint is kept, and the same command goes on from it.
     """
     config.check_files()
-    accelerator = _accelerator(config)
+    accelerator = make_accelerator(config)
     run = TrainingRun(config, accelerator, reporter or LineReporter())
-    with _stop_signal() as stopped:
+    with stop_signal() as stopped:
         run.go(stopped)
     if config.tracker != "none":
         accelerator.end_training()
     return run.generator_folder
-
-
-def _accelerator(config: TrainingConfig) -> Accelerator:
-    log_with = None
-    if config.tracker != "none":
-        if importlib.util.find_spec(config.tracker) is None:
-            raise BadInput(
-                f"tracker: {config.tracker} is not installed: pip install {config.tracker}"
-            )
-        log_with = config.tracker
-    try:
-        accelerator = Accelerator(
-            mixed_precision=config.precision,
-            gradient_accumulation_steps=config.accumulate,
-            log_with=log_with,
-            project_dir=config.out,
-        )
-    except ValueError as error:
-        reason = str(error).splitlines()[0]
-        raise BadInput(f"precision: {config.precision} cannot be used here: {reason}") from error
-    if config.precision == "fp16" and accelerator.device.type == "cpu":
-        raise BadInput("precision: fp16 needs a GPU: use bf16 or no")
-    parts = config.accumulate * accelerator.num_processes
-    if config.batch % parts:
-        raise BadInput(f"batch: {config.batch} is no multiple of {parts} (accumulate x processes)")
-    if log_with:
-        flat = {key: str(value) for key, value in config.model_dump(mode="json").items()}
-        accelerator.init_trackers("medgen", config=flat)
-    return accelerator
-
-
-@contextmanager
-def _stop_signal() -> Iterator[threading.Event]:
-    """An event that SIGTERM or Ctrl-C sets; a second one acts as usual."""
-    stopped = threading.Event()
-    before: dict[int, Any] = {}
-
-    def stop(number: int, frame: Any) -> None:
-        stopped.set()
-        signal.signal(number, before[number])
-
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):
-            before[number] = signal.signal(number, stop)
-    try:
-        yield stopped
-    finally:
-        for caught, handler in before.items():
-            signal.signal(caught, handler)
 
 
 class TrainingRun:
@@ -186,7 +141,8 @@ class TrainingRun:
         last, seen, speed = time.monotonic(), 0, 0.0
         while self.step < config.steps:
             rate = self._set_rate()
-            self.window.append(self._update())
+            loss, stopping = self._shared(self._update(), stopped.is_set())
+            self.window.append(loss)
             seen += config.batch
             elapsed = time.monotonic() - last
             if elapsed > 1 or not speed:
@@ -205,8 +161,6 @@ class TrainingRun:
             )
             if logged:
                 self.window = []
-            # Asked once: a signal that comes later stops the next step.
-            stopping = stopped.is_set()
             if due or stopping:
                 self._save(progress.held_out)
             if self.main and self._samples_due():
@@ -220,8 +174,13 @@ class TrainingRun:
                     "run the same command to go on"
                 )
 
-    def _update(self) -> float:
-        """One optimizer step; the mean loss of its batch."""
+    def _shared(self, loss: Tensor, stop: bool) -> tuple[float, bool]:
+        """The mean loss of all processes, and whether any of them was told to stop."""
+        told = self.accelerator.reduce(torch.stack([loss, loss.new_tensor(float(stop))]), "mean")
+        return float(told[0]), bool(told[1] > 0)
+
+    def _update(self) -> Tensor:
+        """One optimizer step; the mean loss of this process's part of the batch."""
         config, accelerator = self.config, self.accelerator
         batch = self.batches.training(self.step)
         # The text encoder's dropout, the only draw that is not in the batch.
@@ -250,7 +209,7 @@ class TrainingRun:
             torch._foreach_lerp_(
                 list(self.average.parameters()), list(self.plain_model.parameters()), 1 - decay
             )
-        return float(accelerator.reduce(total, reduction="mean"))
+        return total
 
     def _kept(self) -> str:
         paths = self.history.paths()
@@ -314,22 +273,7 @@ class TrainingRun:
         if found is None:
             return 0
         path, state = found
-        asked = self.plain_model.architecture()
-        for key, value, wanted in _differences(state.get("architecture") or asked, asked):
-            raise BadInput(
-                f"{path} was trained with {key} = {value}, the configuration asks {wanted}: "
-                "choose another `out` (and `init_from` to start from its weights)"
-            )
-        try:
-            self.plain_model.load_state_dict(state["model"])
-            self.average.load_state_dict(state["average"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError) as error:
-            lines = str(error).splitlines()
-            raise BadInput(
-                f"{path} has another architecture than the configuration "
-                f"({lines[1 if len(lines) > 1 else 0].strip()[:120]}): choose another `out`"
-            ) from error
+        restore(path, state, self.plain_model, self.average, self.optimizer)
         if state.get("scaler") and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.window, self.best = list(state.get("window", [])), state.get("best")
@@ -370,7 +314,7 @@ class TrainingRun:
             self._say(f"{name}: {count / 1e6:.2f} M parameters")
         figures = cost(model.unet)
         for part, count in figures["parameters"].items():
-            name = "unet" if part == "total" else f"  of it {part}"
+            name = "unet" if part == "total" else f"unet, of it {part}"
             flops = figures["flops"][part] / 1e9
             self._say(
                 f"{name}: {count / 1e6:.2f} M parameters, {flops:.3f} GFLOPs a picture and step"
@@ -388,14 +332,3 @@ def _description(latents: Latents) -> dict[str, Any]:
         "latents_std": latents.std.flatten().tolist(),
         "color_modalities": sorted(c.name for c in modality_cards().values() if c.color),
     }
-
-
-def _differences(
-    saved: dict[str, Any], asked: dict[str, Any], prefix: str = ""
-) -> Iterator[tuple[str, Any, Any]]:
-    for key in sorted(saved.keys() & asked.keys()):
-        before, now = saved[key], asked[key]
-        if isinstance(before, dict) and isinstance(now, dict):
-            yield from _differences(before, now, f"{prefix}{key}.")
-        elif before != now:
-            yield f"{prefix}{key}", before, now

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,6 +149,49 @@ def start_from(model: Trainee, start: Start) -> list[str]:
                 f"({name}: {error}): change {name} to match"
             ) from error
     return parts
+
+
+def restore(
+    path: Path,
+    state: dict[str, Any],
+    model: Trainee,
+    average: Trainee,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Put a run's own checkpoint back in place.
+
+    Raises:
+        BadInput: It belongs to another architecture; the first difference is named.
+    """
+    asked = model.architecture()
+    for key, value, wanted in _differences(state.get("architecture") or asked, asked):
+        raise BadInput(
+            f"{path} was trained with {key} = {value}, the configuration asks {wanted}: "
+            "choose another `out` (and `init_from` to start from its weights)"
+        )
+    try:
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, ValueError) as error:
+        lines = str(error).splitlines()
+        reason = lines[1 if len(lines) > 1 else 0].strip()[:120]
+        raise BadInput(
+            f"{path} has another architecture than the configuration ({reason}): "
+            "choose another `out`"
+        ) from error
+
+
+def _differences(
+    saved: dict[str, Any], asked: dict[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    # Keys of one side alone come from another release; the weights then decide.
+    for key in sorted(saved.keys() & asked.keys()):
+        before, now = saved[key], asked[key]
+        if isinstance(before, dict) and isinstance(now, dict):
+            yield from _differences(before, now, f"{prefix}{key}.")
+        elif before != now:
+            yield f"{prefix}{key}", before, now
 
 
 def save_generator(
