@@ -8,28 +8,20 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import cache
 
 from rapidfuzz import fuzz, process
 
 from medgen.agents.consistency import check_contradictions, merged
 from medgen.agents.demographics import Demographics, read_demographics
-from medgen.agents.language import Token, correct, fold, plain_words, rules, tokenize
+from medgen.agents.language import Token, rules, tokenize
 from medgen.agents.modality import resolve_modality
 from medgen.agents.modifiers import Mention
 from medgen.agents.quantities import Asked, asked_values, meant_by
 from medgen.agents.reading import Reading, leftovers, read_findings
 from medgen.agents.report_reading import read_report, reconciled, whole_normal_unsaid
-from medgen.agents.scope import cue_lexicon
 from medgen.agents.sections import is_report, of_the_patient
 from medgen.agents.sections import sentences as sentences_of
-from medgen.agents.vocabulary import (
-    generic_findings,
-    grid_lexicon,
-    modality_lexicon,
-    modality_words,
-)
+from medgen.agents.spelling import respell
 from medgen.errors import BadInput
 from medgen.knowledge.cards import FindingCard, finding_cards, modality_cards
 from medgen.records import Finding, MeasurementTarget, Plan, Request
@@ -61,42 +53,6 @@ def _clean(prompt: str, report: bool) -> str:
     if not any(character.isalnum() for character in text):
         raise BadInput('the prompt is empty: say what to draw, such as "cardiomegaly, chest X-ray"')
     return text
-
-
-@cache
-def _vocabulary() -> tuple[tuple[str, ...], frozenset[str]]:
-    """Words that a misspelling may mean, and all words that are none."""
-    content = set(modality_lexicon().words) | set(grid_lexicon().words)
-    for name in modality_cards():
-        content |= modality_words(name).words
-    known = content | cue_lexicon().words | generic_findings().words
-    language = rules("language")
-    known |= {fold(word) for word in (*language["filler"], *language["age_units"])}
-    for groups in ("age_groups", "sexes", "views"):
-        for phrases in language[groups].values():
-            known |= {token.key for phrase in phrases for token in tokenize(phrase)}
-    known |= plain_words()
-    return tuple(sorted(content)), frozenset(known)
-
-
-@cache
-def _corrected_word(word: str) -> str | None:
-    content, known = _vocabulary()
-    return None if word in known else correct(word, content)
-
-
-def _respell(tokens: Sequence[Token]) -> tuple[list[Token], list[str]]:
-    result, warnings = [], []
-    for token in tokens:
-        better = _corrected_word(token.key) if token.is_word else None
-        if better is None and token.is_word and token.key not in _vocabulary()[1]:
-            # "fibrosys" folds to a word of which the plural's end was cut.
-            better = _corrected_word(token.text.lower())
-        if better:
-            warnings.append(f'read "{token.text}" as "{better}"')
-            token = replace(token, key=better)
-        result.append(token)
-    return result, warnings
 
 
 def _quoted(text: str) -> str:
@@ -269,7 +225,7 @@ def parse(request: Request) -> Plan:
 
 
 def _parse_request(request: Request, text: str) -> Plan:
-    tokens, warnings = _respell(tokenize(text))
+    tokens, warnings = respell(tokenize(text))
     modality = resolve_modality(tokens, request.modality)
     if modality is None:
         raise _nothing_understood(text, None)
@@ -328,12 +284,12 @@ def _parse_report(request: Request, text: str) -> Plan:
         tokenize(of_the_patient(sentences)), card.views if card else (), lenient=True
     )
 
-    def respell(tokens: list[Token]) -> list[Token]:
-        corrected, said = _respell(tokens)
+    def corrected(tokens: list[Token]) -> list[Token]:
+        better, said = respell(tokens)
         warnings.extend(said)
-        return corrected
+        return better
 
-    understood = read_report(sentences, name, respell)
+    understood = read_report(sentences, name, corrected)
     findings = [_finding(mention, name, []) for mention in understood.mentions]
     kept, given_way = reconciled(findings, name)
     warnings += given_way

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from medgen.agents.parser import LONGEST_REPORT, parse
 from medgen.agents.sections import Sentence, is_report, sentences
@@ -155,3 +157,23 @@ def test_contradictions_that_a_request_may_not_have():
     with pytest.raises(BadInput, match="contradict"):
         parse(Request(prompt=text, modality="Chest X-ray", reading="request"))
     assert "normal heart size" not in said(read(text)) and "cardiomegaly" in said(read(text))
+
+
+WORDS = """
+Findings: Impression: History: no without possible versus or and , . ; ? : 1. 2. left
+right cardiomegaly effusion pneumonia clear lungs normal heart size resolved removed pacemaker may be
+due to 65-year-old man PA lateral supine MRI drusen history of stable unchanged recommended CT mild severe 2.5 cm ( )
+"""
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=80) | st.lists(st.sampled_from(WORDS.split()), max_size=25).map(" ".join))
+def test_any_report_is_read_or_refused_in_one_line(text: str):
+    try:
+        plan = read(text)
+    except BadInput as error:
+        assert "\n" not in str(error)
+        return
+    shown = {f.finding for f in plan.findings if f.status in ("present", "uncertain")}
+    assert not {"cardiomegaly", "normal heart size"} <= shown
+    assert not ("normal chest" in shown and "pneumonia" in shown)
