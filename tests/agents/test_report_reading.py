@@ -160,9 +160,10 @@ def test_contradictions_that_a_request_may_not_have():
 
 
 WORDS = """
-Findings: Impression: History: no without possible versus or and , . ; ? : 1. 2. left
-right cardiomegaly effusion pneumonia clear lungs normal heart size resolved removed pacemaker may be
-due to 65-year-old man PA lateral supine MRI drusen history of stable unchanged recommended CT mild severe 2.5 cm ( )
+Findings: Impression: History: no without possible versus or and , . ; ? : 1. 2. left right
+cardiomegaly effusion pneumonia clear lungs normal heart size resolved removed pacemaker may be
+due to 65-year-old man PA lateral supine MRI drusen history of stable unchanged recommended CT
+mild severe 2.5 cm ( )
 """
 
 
