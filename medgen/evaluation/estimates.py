@@ -103,7 +103,7 @@ def estimate(
         count = len(np.unique(clusters))
         low, high = share_interval(round(value * count), count)
         low, high = min(low, value), max(high, value)
-        note = joined(note, "Wilson's interval")
+        note = joined(note, f"Wilson's interval of {count} {unit if note else 'group'}s")
     return Estimate(value, low, high, note)
 
 
