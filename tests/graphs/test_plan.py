@@ -166,3 +166,14 @@ def test_fifty_printed_plans_give_an_id_for_everything_or_say_that_none_is_known
         known += sum(one.code is not None for one in named)
     assert findings >= 50 and regions >= 50
     assert known > (findings + regions) / 2
+
+
+def test_a_text_is_read_as_a_report_or_as_a_request_when_told_to():
+    text = "Normal heart size. Cardiomegaly."
+    options = ("-m", "chest x-ray", "--no-retrieve", "--json")
+    refused = command(text, *options, "--request")
+    assert refused.exit_code == 2 and "contradict" in refused.stderr
+    read = command(text, *options, "--report")
+    assert read.exit_code == 0
+    shown = [finding["finding"] for finding in json.loads(read.stdout)["findings"]]
+    assert "cardiomegaly" in shown and "normal heart size" not in shown
