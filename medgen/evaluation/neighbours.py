@@ -1,9 +1,9 @@
 """How near is an image to the nearest training image: two spaces, one exact search (FAISS).
 
 Pixel space: grey cells, 16 a side, less their surroundings' mean, as vectors of length 1; an image
-is tried at 25 small shifts. Feature space: an encoder's features less the training images' mean,
-as vectors of length 1. Distances lie in 0-2. Finds copies, also re-lit, blurred, shifted or
-compressed ones; not a copied detail in an otherwise new image. Knows no table.
+is tried at 24 small shifts and two scales. Feature space: an encoder's features less the training
+images' mean, as vectors of length 1. Distances lie in 0-2. Finds copies, also re-lit, blurred,
+moved or compressed ones; not a copied detail in an otherwise new image. Knows no table.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ CELLS = 16
 SIDE = 64
 # Shifts of up to two pixels each way at 64 pixels a side: 3 % of the picture.
 REACH = 2
+SCALES = (0.95, 1.05)
 CHUNK = 512
 
 Views = Callable[[np.ndarray], Sequence[np.ndarray]]
@@ -50,14 +51,29 @@ def structure(grey: np.ndarray) -> np.ndarray:
     return _unit(cells.reshape(len(cells), -1))
 
 
-def shifted_structure(grey: np.ndarray) -> list[np.ndarray]:
-    """`structure` of (n, 64, 64) greys at 25 small shifts, the unshifted first; edges repeat."""
+def moved(grey: np.ndarray) -> list[np.ndarray]:
+    """(n, 64, 64) greys as they are, at 24 small shifts and at `SCALES`; edges repeat."""
+    grey = grey.astype(np.float32)
     padded = np.pad(grey, ((0, 0), (REACH, REACH), (REACH, REACH)), mode="edge")
     offsets = sorted(
         ((row, col) for row in range(2 * REACH + 1) for col in range(2 * REACH + 1)),
         key=lambda at: abs(at[0] - REACH) + abs(at[1] - REACH),
     )
-    return [structure(padded[:, row : row + SIDE, col : col + SIDE]) for row, col in offsets]
+    shifted = [padded[:, row : row + SIDE, col : col + SIDE] for row, col in offsets]
+    centre = (SIDE - 1) / 2
+    scaled = [
+        ndimage.affine_transform(
+            grey, (1, scale, scale), (0, centre - scale * centre, centre - scale * centre),
+            order=1, mode="nearest",
+        )
+        for scale in SCALES
+    ]  # fmt: skip
+    return shifted + scaled
+
+
+def moved_structure(grey: np.ndarray) -> list[np.ndarray]:
+    """`structure` of (n, 64, 64) greys at all that `moved` tries, the unmoved first."""
+    return [structure(one) for one in moved(grey)]
 
 
 def centred(features: np.ndarray, mean: np.ndarray) -> list[np.ndarray]:

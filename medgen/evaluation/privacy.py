@@ -38,7 +38,7 @@ from medgen.evaluation.nearness import (
     rules,
     together,
 )
-from medgen.evaluation.neighbours import centred, coarse_grey, shifted_structure
+from medgen.evaluation.neighbours import centred, coarse_grey, moved_structure
 from medgen.evaluation.pairs import Pair, draw_distances, draw_pairs
 from medgen.evaluation.tables import ImageTable
 from medgen.measure.statistics import share_interval
@@ -115,7 +115,7 @@ def measure(context: Context, pictures: bool = True) -> Outcome:
 def _spaces(context: Context) -> tuple[Space, Space]:
     encoder = context.encoders[0]
     return (
-        Space(PIXELS, coarse_grey, lambda _train: shifted_structure),
+        Space(PIXELS, coarse_grey, lambda _train: moved_structure),
         Space(
             f"feature neighbours ({encoder.name})",
             lambda images: np.asarray(encoder(images), dtype=np.float32),

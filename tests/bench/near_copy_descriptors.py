@@ -57,12 +57,8 @@ def main(table: Path) -> None:
             for surroundings in (True, False):
 
                 def views(grey: np.ndarray, c: int = cells, s: bool = surroundings) -> list:
-                    padded = np.pad(grey, ((0, 0), (2, 2), (2, 2)), mode="edge")
                     return [
-                        descriptor(padded[:, y : y + 64, x : x + 64], c, s).astype(np.float32)
-                        for y, x in sorted(
-                            np.ndindex(5, 5), key=lambda at: abs(at[0] - 2) + abs(at[1] - 2)
-                        )
+                        descriptor(one, c, s).astype(np.float32) for one in neighbours.moved(grey)
                     ]
 
                 index = neighbours.Neighbours(forms[0], np.arange(len(known)), views)

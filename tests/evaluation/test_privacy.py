@@ -228,9 +228,9 @@ def test_the_same_seed_gives_the_same_figures(tmp_path: Path) -> None:
 def test_the_search_agrees_with_brute_force() -> None:
     train, queries = neighbours.coarse_grey(drawn(20, 1)), neighbours.coarse_grey(drawn(7, 2))
     groups = np.array([f"g{n // 2}" for n in range(20)])
-    index = neighbours.Neighbours(train, groups, neighbours.shifted_structure)
+    index = neighbours.Neighbours(train, groups, neighbours.moved_structure)
     known = neighbours.structure(train).astype(float)
-    views = np.stack(neighbours.shifted_structure(queries)).astype(float)
+    views = np.stack(neighbours.moved_structure(queries)).astype(float)
     every = np.linalg.norm(views[:, :, None] - known[None, None], axis=3).min(axis=0)
     distances, rows = index.nearest(queries)
     np.testing.assert_allclose(distances, every.min(axis=1), atol=1e-3)
