@@ -63,6 +63,7 @@ def finished(tables, tmp_path_factory):
         tables["train"],
         suites=("fidelity", "diversity", "alignment", "privacy"),
         out=folder,
+        size=176,  # the least that MS-SSIM's five scales take
         seed=5,
         command="medgen evaluate",
     )
@@ -113,6 +114,7 @@ def test_a_finished_suite_is_not_run_again_unless_its_inputs_change(finished, ta
         tables["train"],
         suites=("fidelity", "privacy"),
         out=folder,
+        size=176,  # the least that MS-SSIM's five scales take
         seed=5,
     )
     assert again.outcomes["fidelity"] == evaluation.outcomes["fidelity"]
