@@ -1,9 +1,10 @@
 """Evaluation's own image encoder: features in which bad images lie away from real ones.
 
-A small residual network (He et al. 2016) on 256x256 pixels, trained on real images of the five
-modalities to tell source and class, the kind and strength of a distortion, and the coarse layout;
-so its features move with blur, noise, wrong anatomy and wrong class. Other architecture, seed and
-fold than every network of the verifier. Knows pixels; knows no metric and no prompt.
+Two halves. What is shown: a small residual network (He et al. 2016) on 256x256 pixels, trained on
+real images of the five modalities. How it is drawn: energies of fixed frequency bands, which blur,
+noise and compression change and classifiers ignore. Each is whitened, so that neither outweighs
+the other. Other architecture, seed and fold than every network of the verifier. Knows pixels;
+knows no metric and no prompt.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from scipy.fft import idct
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,9 +27,6 @@ from medgen.data.images import write_atomic
 from medgen.errors import BadInput
 
 WEIGHTS = Path(__file__).parent / "weights" / "encoder"
-# What the distortion head grades, in the order of its outputs.
-DISTORTIONS = ("blur", "noise", "downscaling", "compression", "warp", "foreign patch")
-LAYOUT = 8  # the layout head draws LAYOUT x LAYOUT grey means and the mean of each colour
 
 
 class _Block(nn.Module):
@@ -50,14 +49,14 @@ class _Block(nn.Module):
         return inner + self.skip(active)
 
 
-class EncoderNet(nn.Module):
-    """Features with mean 0 and variance 1 on real training images, and linear heads on them.
+class Trunk(nn.Module):
+    """The trained half: `width` numbers of mean 0 and variance 1 on training images.
 
-    Means of every stage and the spread of the last are projected to `width` numbers: texture
-    lives in the early stages, anatomy in the late ones.
+    Means of every stage and the spread of the last are projected: texture lives in the early
+    stages, anatomy in the late ones.
     """
 
-    def __init__(self, stem: int, widths: list[int], blocks: list[int], width: int, classes: int):
+    def __init__(self, stem: int, widths: list[int], blocks: list[int], width: int) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, stem, 7, 4, 3)
         stages = []
@@ -72,12 +71,10 @@ class EncoderNet(nn.Module):
         self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for channels in widths)
         self.project = nn.Linear(sum(widths) + widths[-1], width)
         self.standardise = nn.BatchNorm1d(width, affine=False)
-        self.classes = nn.Linear(width, classes)
-        self.distortions = nn.Linear(width, len(DISTORTIONS))
-        self.layout = nn.Linear(width, LAYOUT * LAYOUT + 3)
+        self.width = width
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(batch, 3, S, S) in [-1, 1] -> features (batch, width)."""
+        """(batch, 3, S, S) in [-1, 1] -> (batch, width)."""
         grid = self.stem(pixels)
         pooled = []
         for stage, norm in zip(self.stages, self.norms, strict=True):
@@ -86,6 +83,56 @@ class EncoderNet(nn.Module):
             pooled.append(active.mean((2, 3)))
         pooled.append(active.var((2, 3)).add(1e-4).sqrt())
         return self.standardise(self.project(torch.cat(pooled, 1)))
+
+
+class Bands(nn.Module):
+    """The fixed half: log energies of the 63 frequencies of the 8x8 cosine transform.
+
+    Of each frequency the log of the mean energy, which edges rule, and the mean of the log energy,
+    which flat parts rule: noise fills those.
+    """
+
+    SIDE = 8
+    WIDTH = 2 * (SIDE**2 - 1)
+    FAINT = 1e-5  # about the energy of rounding to 8 bits
+    filters: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        basis = idct(np.eye(self.SIDE), axis=0, norm="ortho")
+        filters = np.einsum("iu,jv->uvij", basis, basis).reshape(-1, 1, self.SIDE, self.SIDE)[1:]
+        self.register_buffer("filters", torch.from_numpy(filters).float(), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(batch, 3, S, S) in [-1, 1] -> (batch, WIDTH)."""
+        grey = pixels.mean(1, keepdim=True)
+        energy = F.conv2d(grey, self.filters, stride=self.SIDE // 2).square()
+        return torch.cat(
+            [
+                energy.mean((2, 3)).add(self.FAINT).log(),
+                energy.add(self.FAINT).log().mean((2, 3)),
+            ],
+            1,
+        )
+
+
+class EncoderNet(nn.Module):
+    """Both halves, joined into whitened features, and a linear class head on them."""
+
+    def __init__(self, trunk: dict, width: int, classes: int) -> None:
+        super().__init__()
+        self.trunk = Trunk(**trunk)
+        self.bands = Bands()
+        self.join = nn.Linear(self.trunk.width + Bands.WIDTH, width)
+        self.classes = nn.Linear(width, classes)
+
+    def halves(self, pixels: Tensor) -> Tensor:
+        """(batch, 3, S, S) in [-1, 1] -> (batch, trunk's width + bands), not yet whitened."""
+        return torch.cat([self.trunk(pixels), self.bands(pixels)], 1)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(batch, 3, S, S) in [-1, 1] -> features (batch, width)."""
+        return self.join(self.halves(pixels))
 
 
 def to_pixels(images: np.ndarray, size: int) -> Tensor:
@@ -184,11 +231,6 @@ class CompactEncoder:
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Class logits (n, classes) float32 of features (n, width)."""
         return self.net.classes(torch.from_numpy(np.asarray(features, np.float32))).numpy()
-
-    @torch.inference_mode()
-    def distortions(self, features: np.ndarray) -> np.ndarray:
-        """Strength (n, kinds) of each of `DISTORTIONS` seen in features; 0 none, 1 severe."""
-        return self.net.distortions(torch.from_numpy(np.asarray(features, np.float32))).numpy()
 
 
 @lru_cache

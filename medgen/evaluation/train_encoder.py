@@ -1,7 +1,8 @@
-"""Training of evaluation's encoder: class, distortion and layout at once, on real images.
+"""Training of evaluation's encoder, on real images of the training side only.
 
-Run as `python -m medgen.evaluation.train_encoder configs/encoder_evaluation.yaml`. Distortions
-are applied on purpose and graded, so that features keep what a classifier would throw away.
+Run as `python -m medgen.evaluation.train_encoder configs/encoder_evaluation.yaml`. First the
+trunk, to tell source and class, the kind and strength of a distortion, and the coarse layout at
+once; then both halves are whitened on clean and distorted images, and a class head is fitted.
 Images move by whole pixels only (resampling blurs), never flip, and no validation or test row is
 read.
 """
@@ -12,18 +13,36 @@ import io
 import sys
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import yaml
 from PIL import Image
-from torch import Tensor
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from medgen.evaluation.encoder import DISTORTIONS, LAYOUT, CompactEncoder
+from medgen.evaluation.encoder import CompactEncoder, Trunk, to_pixels
 from medgen.measure.train_reader import blur, fold, read_table, sampling_weights
+
+# What the distortion head grades, in the order of its outputs.
+DISTORTIONS = ("blur", "noise", "downscaling", "compression", "warp", "foreign patch")
+LAYOUT = 8  # the layout head draws LAYOUT x LAYOUT grey means and the mean of each colour
+
+
+class Pretraining(nn.Module):
+    """A trunk and the heads it is trained by; only the trunk is kept."""
+
+    def __init__(self, trunk: dict, classes: int) -> None:
+        super().__init__()
+        self.trunk = Trunk(**trunk)
+        self.classes = nn.Linear(self.trunk.width, classes)
+        self.distortions = nn.Linear(self.trunk.width, len(DISTORTIONS))
+        self.layout = nn.Linear(self.trunk.width, LAYOUT * LAYOUT + 3)
 
 
 def name_classes(rows: list[dict[str, str]], least: int) -> list[str]:
@@ -137,26 +156,44 @@ def layout(pixels: Tensor) -> Tensor:
     return torch.cat([grey, pixels.mean((2, 3))], 1)
 
 
-def train(config: dict) -> CompactEncoder:
-    """Train for `config["steps"]` and write the averaged encoder to `config["out"]`."""
+@dataclass(frozen=True)
+class TrainingSide:
+    """The rows that training may read: packed images, and where in them each row is."""
+
+    packed: np.ndarray
+    indices: np.ndarray
+    rows: list[dict[str, str]]
+    classes: list[str]
+    answers: np.ndarray
+
+    @classmethod
+    def read(cls, config: dict) -> TrainingSide:
+        """Training rows of `config["table"]`, without the validation fold of its own salt."""
+        table = read_table(config["table"])
+        indices = [i for i, row in enumerate(table) if fold(row, config["fold_salt"]) == "train"]
+        rows = [table[i] for i in indices]
+        named = name_classes(rows, config["least_of_class"])
+        classes = sorted(set(named))
+        answers = np.array([classes.index(name) for name in named])
+        packed = np.load(config["images"], mmap_mode="r")
+        return cls(packed, np.array(indices), rows, classes, answers)
+
+    def images(self, rows: np.ndarray) -> np.ndarray:
+        """(n, S, S, 3) uint8 images of some training rows."""
+        return self.packed[self.indices[rows]]
+
+
+def train_trunk(config: dict, side: TrainingSide) -> Trunk:
+    """Train for `config["steps"]`; the moving average of the weights."""
     torch.manual_seed(config["seed"])
     draws = np.random.default_rng(config["seed"])
-    table = read_table(config["table"])
-    packed = np.load(config["images"], mmap_mode="r")
-    indices = np.array(
-        [i for i, row in enumerate(table) if fold(row, config["fold_salt"]) == "train"]
-    )
-    rows = [table[i] for i in indices]
-    named = name_classes(rows, config["least_of_class"])
-    classes = sorted(set(named))
-    answers = torch.tensor([classes.index(name) for name in named])
-    encoder = CompactEncoder.build({**config, "classes": classes})
-    net = encoder.net.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = Pretraining(config["model"]["trunk"], len(side.classes))
+    net = net.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     averaged = AveragedModel(
         net, multi_avg_fn=get_ema_multi_avg_fn(config["average"]), use_buffers=True
     )
     size = sum(parameter.numel() for parameter in net.parameters())
-    print(f"{size / 1e6:.2f} M parameters, {len(rows)} images, {len(classes)} classes", flush=True)
+    print(f"{size / 1e6:.2f} M parameters, {len(side.rows)} images", flush=True)
     decayed = [p for p in net.parameters() if p.ndim > 1]
     plain = [p for p in net.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
@@ -168,13 +205,14 @@ def train(config: dict) -> CompactEncoder:
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config["lr"], total_steps=steps, pct_start=0.1
     )
-    weights = sampling_weights(rows)
+    weights = sampling_weights(side.rows)
+    answers = torch.from_numpy(side.answers)
     started, cpu = time.time(), time.process_time()
     for step in range(steps):
-        chosen = draws.choice(len(rows), batch, p=weights)
-        clean = augment(packed[indices[chosen]], config["augmentation"], draws)
+        chosen = draws.choice(len(side.rows), batch, p=weights)
+        clean = augment(side.images(chosen), config["augmentation"], draws)
         pixels, strengths = distort_batch(clean, config["distortions"], draws)
-        features = net(pixels.contiguous(memory_format=torch.channels_last))
+        features = net.trunk(pixels.contiguous(memory_format=torch.channels_last))
         losses = {
             "classes": F.cross_entropy(
                 net.classes(features),
@@ -199,10 +237,72 @@ def train(config: dict) -> CompactEncoder:
                 f"step {step + 1}/{steps} {said} {rate:.0f} images/s {seconds:.0f} CPU s",
                 flush=True,
             )
-    encoder.net.load_state_dict(averaged.module.state_dict())
-    encoder.net.eval()
-    encoder.save(config["out"])
+    net.load_state_dict(averaged.module.state_dict())
+    return net.trunk.eval()
+
+
+def whitening(features: np.ndarray, width: int) -> tuple[Tensor, Tensor]:
+    """Principal directions brought to variance 1.
+
+    Without it the few directions that tell modalities apart would outweigh all others.
+
+    Args:
+        features: (n, d).
+        width: Directions kept.
+
+    Returns:
+        Weight (width, d) and bias (width,) of a linear layer.
+    """
+    found = PCA(width, svd_solver="full").fit(features.astype(np.float64))
+    weight = found.components_ / np.sqrt(found.explained_variance_)[:, None]
+    return torch.from_numpy(weight).float(), torch.from_numpy(-weight @ found.mean_).float()
+
+
+@torch.inference_mode()
+def join(trunk: Trunk, config: dict, side: TrainingSide) -> CompactEncoder:
+    """Whiten and join a trained trunk and the frequency bands, and fit the class head."""
+    recipe, draws = config["join"], np.random.default_rng(config["seed"])
+    width = recipe["trunk"] + recipe["bands"]
+    encoder = CompactEncoder.build(
+        {
+            **config,
+            "classes": side.classes,
+            "model": {"trunk": config["model"]["trunk"], "width": width},
+        }
+    )
+    net = encoder.net
+    net.trunk.load_state_dict(trunk.state_dict())
+    clean, mixed = [], []
+    count = min(recipe["images"], len(side.rows))
+    chosen = np.sort(draws.choice(len(side.rows), count, replace=False))
+    for start in range(0, count, 32):
+        pixels = to_pixels(side.images(chosen[start : start + 32]), config["size"])
+        clean.append(net.halves(pixels))
+        if draws.random() < recipe["distorted"]:
+            mixed.append(net.halves(distort_batch(pixels, config["distortions"], draws)[0]))
+    both = torch.cat([*clean, *mixed]).numpy()
+    net.join.weight.zero_()
+    parts = ((0, trunk.width, recipe["trunk"]), (trunk.width, both.shape[1], recipe["bands"]))
+    row = 0
+    for start, end, kept in parts:
+        weight, bias = whitening(both[:, start:end], kept)
+        net.join.weight[row : row + kept, start:end] = weight
+        net.join.bias[row : row + kept] = bias
+        row += kept
+    features = net.join(torch.cat(clean)).numpy()
+    head = LogisticRegression(C=recipe["regularisation"], max_iter=300)
+    head.fit(features, side.answers[chosen])
+    net.classes.weight.copy_(torch.from_numpy(head.coef_))
+    net.classes.bias.copy_(torch.from_numpy(head.intercept_))
     return encoder
+
+
+def train(config: dict) -> CompactEncoder:
+    """Train both parts and write the encoder to `config["out"]`."""
+    side = TrainingSide.read(config)
+    encoder = join(train_trunk(config, side), config, side)
+    encoder.save(config["out"])
+    return CompactEncoder.load(config["out"])
 
 
 if __name__ == "__main__":
