@@ -14,6 +14,7 @@ from medgen.errors import BadInput, MedgenError
 from medgen.generator import train_autoencoder
 from medgen.generator.autoencoder import CompactAutoencoder
 from medgen.generator.compact import CompactGenerator
+from medgen.generator.conditioning import ConditionEncoder
 from medgen.generator.training import session
 from medgen.generator.training.config import TrainingConfig
 from medgen.generator.training.loop import train
@@ -214,6 +215,39 @@ def test_a_run_starts_from_trained_weights_and_new_parts_change_nothing(
     with_parts, lines = held_out("parts", parts)
     assert with_parts == pytest.approx(plain, rel=1e-4)
     assert any("new parts: " in line and "gates" in line for line in lines)
+
+
+def test_a_modality_that_the_weights_lack_gets_an_embedding_of_its_own(
+    unbroken, configure, settings_of_training, tmp_path
+):
+    with settings_of_training["table"].open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for row in rows[::3]:
+        row["modal"] = "Fundus"  # sorts between the other two
+    with (tmp_path / "more.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    start = {"init_from": unbroken.out / "generator", "lr": 1e-12, "steps": 1, "save_every": 1}
+    folder = train(configure(table=tmp_path / "more.csv", **start), Told())
+    before, after = (
+        ConditionEncoder.from_pretrained(path / "conditions")
+        for path in (unbroken.out / "generator", folder)
+    )
+    assert list(after.config.modalities) == ["Brain MRI", "OCT", "Fundus"]
+    assert torch.equal(before.modality.weight, after.modality.weight[:3])
+    assert len(after.modality.weight) == 4
+
+
+def test_a_state_of_the_earlier_layout_is_taken_up(unbroken, configure):
+    config = configure(steps=7)
+    kept = ("model", "average", "optimizer", "step")
+    config.out.mkdir()
+    torch.save({key: _state(unbroken)[key] for key in kept}, config.out / "last.pt")
+    told = Told()
+    train(config, told)
+    assert any("last.pt, step 6" in line for line in told.lines)
+    assert [progress.step for progress in told.steps] == [7]
 
 
 def test_starting_from_another_architecture_is_refused(
