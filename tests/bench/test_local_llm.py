@@ -35,7 +35,7 @@ PROMPTS = (
     "cardiomegaly, chest X-ray",
     "65-year-old man with cough, right lower lobe pneumonia, no pneumothorax, chest X-ray",
     "glioma in the left frontal lobe, brain MRI",
-    "OCT with water under the retina",
+    "macular hole with water under the retina, OCT",
 )
 
 
