@@ -25,7 +25,7 @@ from medgen.agents.vocabulary import (
 )
 from medgen.errors import BadInput
 from medgen.knowledge.cards import finding_cards, modality_cards
-from medgen.records import Plan, Record, Request, Status
+from medgen.records import Finding, Plan, Record, Request, Status
 
 _SHOWN = ("present", "uncertain")
 _QUOTED = 60
@@ -131,12 +131,16 @@ def _reworded(prompt: str, meanings: list[_Meaning], left_out: list[tuple[int, i
     return prompt
 
 
+def _where(finding: Finding) -> tuple[str | None, ...]:
+    return finding.side, finding.location, finding.severity
+
+
 def _changed(before: Plan | None, after: Plan, new: set[str]) -> str:
     """What a second reading would change of the first, empty when it only adds `new` findings."""
     kept = {(f.finding, f.status): f for f in after.findings}
     for finding in before.findings if before else ():
         again = kept.get((finding.finding, finding.status))
-        if again is None or (finding.side and again.side != finding.side):
+        if again is None or _where(again) != _where(finding):
             return finding.finding
     names = {finding.finding for finding in before.findings} if before else set()
     added = [f.finding for f in after.findings if f.finding not in names | new]
@@ -183,8 +187,6 @@ class _Reconciliation:
         if status is None or (status in _SHOWN and read.status not in _SHOWN):
             self._drop(read, f"as {read.status}, where the request's words say otherwise")
             return None
-        words = _quoted(self.prompt[span[0] : span[1]])
-        self.notes.append(f"{self.who} read {words} as {name}")
         return meaning
 
     def _drop(self, read: ReadFinding, why: str) -> None:
@@ -200,6 +202,8 @@ class _Reconciliation:
             )
             if meaning is not None and not taken:
                 meanings.append(meaning)
+                words = _quoted(self.prompt[meaning.start : meaning.end])
+                self.notes.append(f"{self.who} read {words} as {meaning.name}")
         spans = [_unread_span(self.prompt, words, self.modality) for words in answer.not_drawable]
         left_out = [
             span
@@ -254,8 +258,8 @@ def _settled(
     """The plan after the model spoke, and who decided on it."""
     said = _said_modality(request)
     modality = ruled.modality if ruled else said or _card_of(answer.modality)
-    if modality not in modality_cards():
-        return ruled, f"{RULES}; {who}: {modality or 'what it read'} has no modality card"
+    if modality is None:
+        return ruled, f"{RULES}; {who}: it read no modality that has a card"
     held = _Reconciliation(request, ruled, modality, who)
     plan = held.plan(answer)
     if plan is None:
@@ -287,9 +291,13 @@ def parse(request: Request, session: Session) -> Plan:
         refusal = None
     except BadInput as error:
         plan, refusal = None, error
-    readable = len(request.prompt) <= parser.LONGEST_REPORT
+    readable = len(request.prompt) <= parser.LONGEST_REPORT and any(
+        map(str.isalnum, request.prompt)
+    )
     decided_by = RULES
-    if session.asks and readable and any(map(str.isalnum, request.prompt)):
+    if session.asks and plan is not None and plan.modality not in modality_cards():
+        decided_by = f"{RULES}; {session.name}: not asked, {plan.modality} has no modality card"
+    elif session.asks and readable:
         outcome = session.ask("parser", _question(request, plan), RequestReading)
         decided_by = outcome.decided_by
         if outcome.answer is not None:

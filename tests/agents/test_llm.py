@@ -326,3 +326,20 @@ def test_a_refusal_says_why_the_model_was_no_help() -> None:
     request = Request(prompt="an image of something odd, chest X-ray")
     with pytest.raises(BadInput, match=r"no finding .*\(script:1: out of reach\)"):
         interpreter.parse(request, session(NoAnswer("out of reach", lasting=True)))
+
+
+def test_a_modality_without_a_card_is_not_the_model_s() -> None:
+    asking = session()
+    plan = interpreter.parse(Request(prompt="breast with tumor, MRI"), asking)
+    assert plan.findings and "Breast MRI has no modality card" in plan.decided_by["parser"]
+    assert asking.model.asked == []  # type: ignore[union-attr]
+
+
+def test_a_phrase_has_one_meaning() -> None:
+    prompt = "cardiomegaly, snufflation, chest X-ray"
+    answer = reading(("pneumonia", "snufflation"), ("pneumothorax", "snufflation"))
+    plan = interpreter.parse(Request(prompt=prompt), session(answer))
+    assert [f.finding for f in plan.findings] == ["cardiomegaly", "pneumonia"]
+    assert [note for note in plan.notes if "script:1" in note] == [
+        'script:1 read "snufflation" as pneumonia'
+    ]
