@@ -14,12 +14,12 @@ from rapidfuzz import fuzz, process
 from medgen.agents.consistency import check_contradictions, merged
 from medgen.agents.demographics import Demographics, read_demographics
 from medgen.agents.language import Token, rules, tokenize
-from medgen.agents.modality import resolve_modality
+from medgen.agents.modality import naming, resolve_modality
 from medgen.agents.modifiers import Mention
 from medgen.agents.quantities import Asked, asked_values, meant_by
 from medgen.agents.reading import Reading, leftovers, read_findings
 from medgen.agents.report_reading import read_report, reconciled, whole_normal_unsaid
-from medgen.agents.sections import is_report, of_the_patient
+from medgen.agents.sections import Sentence, is_report
 from medgen.agents.sections import sentences as sentences_of
 from medgen.agents.spelling import respell
 from medgen.errors import BadInput
@@ -271,6 +271,13 @@ def _parse_request(request: Request, text: str) -> Plan:
     )
 
 
+def _of_the_patient(sentences: Sequence[Sentence]) -> str:
+    """What a report says of patient and projection: history, technique, and its title."""
+    title = [one for one in sentences[:1] if naming(tokenize(one.text))]
+    told = [one for one in sentences if one.section in ("history", "technique")]
+    return ". ".join(one.text for one in [*title, *told])
+
+
 def _parse_report(request: Request, text: str) -> Plan:
     sentences = sentences_of(text)
     warnings: list[str] = []
@@ -281,7 +288,7 @@ def _parse_report(request: Request, text: str) -> Plan:
     name = modality.name
     card = modality_cards().get(name)
     person = read_demographics(
-        tokenize(of_the_patient(sentences)), card.views if card else (), lenient=True
+        tokenize(_of_the_patient(sentences)), card.views if card else (), lenient=True
     )
 
     def corrected(tokens: list[Token]) -> list[Token]:

@@ -17,7 +17,12 @@ from medgen.agents.modality import Resolved, naming
 from medgen.agents.modifiers import Mention
 from medgen.agents.reading import Reading, leftovers, read_findings
 from medgen.agents.sections import Sentence
-from medgen.agents.vocabulary import denied_finding, whole_normal
+from medgen.agents.vocabulary import (
+    denied_finding,
+    modality_table,
+    modality_words,
+    whole_normal,
+)
 from medgen.knowledge.cards import finding_cards
 from medgen.records import Finding
 
@@ -78,9 +83,27 @@ def read_report(sentences: Sequence[Sentence], modality: str, respell: Respell) 
         understood.readings.append(reading)
         understood.unsaid += [reading.words(*run) for run in sorted(reading.unsaid)]
         understood.unknown += leftovers(reading)
+    _share_eye(sentences, understood, modality)
     understood.unsaid = list(dict.fromkeys(understood.unsaid))
     understood.unknown = list(dict.fromkeys(understood.unknown))
     return understood
+
+
+def _share_eye(sentences: Sequence[Sentence], understood: Understood, modality: str) -> None:
+    """A report on one eye may name it once, in its title or at its end."""
+    known = modality_table().get(modality)
+    if known is None or known.body != "retina":
+        return
+    sides = {
+        match.value
+        for sentence in sentences
+        if sentence.section != "history"
+        for match in modality_words(modality).scan(tokenize(sentence.text))
+        if match.category == "side"
+    }
+    if len(sides) == 1:
+        for mention in understood.mentions:
+            mention.sides |= set() if mention.normal else sides
 
 
 def _normal(finding: str, modality: str) -> bool:

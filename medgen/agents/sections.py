@@ -97,8 +97,3 @@ def is_report(text: str) -> bool:
         return True
     least: int = rules("report_reading")["sentences"]
     return len(sentences(text)) >= least
-
-
-def of_the_patient(report: list[Sentence]) -> str:
-    """What a report says of the patient and the projection: its history and technique."""
-    return ". ".join(one.text for one in report if one.section in ("history", "technique"))

@@ -60,8 +60,9 @@ def expected(case: dict) -> Said:
 
 def planned(case: dict) -> Said:
     """The same of what the parser makes of it; nothing when it refuses."""
+    request = Request(prompt=case.get("text") or case["prompt"], modality=case.get("given"))
     try:
-        plan = parse(Request(prompt=case["prompt"], modality=case.get("given")))
+        plan = parse(request)
     except BadInput:
         return {}
     if plan.modality != case["modality"]:
@@ -78,7 +79,8 @@ def score(cases: list[dict], read=planned) -> tuple[dict[str, tuple[int, int]], 
     for case in cases:
         wanted, got = expected(case), read(case)
         if wanted != got:
-            wrong.append(f"{case['prompt']}: expected {wanted}, planned {got}")
+            text = case.get("text") or case["prompt"]
+            wrong.append(f"{text}: expected {wanted}, planned {got}")
         right["findings"] += len(wanted.keys() & got.keys())
         total["findings"] += len(wanted.keys() | got.keys())
         for key in wanted.keys() | got.keys():
@@ -128,3 +130,12 @@ def test_a_parser_deaf_to_negation_or_sides_would_not_pass():
     shares, _ = score(table(), deaf)
     assert shares["findings"][0] / shares["findings"][1] < ENOUGH
     assert shares["sides"][0] == 0
+
+
+def test_reports_of_the_five_modalities():
+    cases = yaml.safe_load((PATH.parent / "reports.yaml").read_text(encoding="utf-8"))
+    assert len({case["modality"] for case in cases}) == 5
+    shares, wrong = score(cases)
+    said = "\n".join(wrong)
+    for kind, (right, total) in shares.items():
+        assert right / total >= ENOUGH, f"{kind}: {right} of {total}\n{said}"

@@ -79,6 +79,11 @@ def test_a_whole_report():
     assert any("rule out pneumonia" in words for words in plan.not_drawable)
 
 
+def test_a_title_tells_the_projection_and_a_sentence_that_lies_does_not():
+    assert read("Chest X-ray, AP supine. Clear lungs.").view == "AP supine"
+    assert read("Chest X-ray. A tube lying at the carina. Clear lungs.").view is None
+
+
 def test_history_and_advice_are_no_findings():
     plan = read(
         "History: known emphysema.\nFindings: Clear lungs. CT is advised to exclude a mass."
