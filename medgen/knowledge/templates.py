@@ -2,7 +2,8 @@
 
 A template is a YAML file. The sentences for regions where nothing was asked stand in the modality
 card and may be said otherwise by a template's field. A template of the user's
-(`MEDGEN_TEMPLATES`) takes the place of the bundled one of its modality. Knows no plan.
+(`MEDGEN_TEMPLATES`, see docs/templates.md) takes the place of the bundled one of its modality.
+Knows no plan.
 """
 
 # ruff: noqa: RUF012 - pydantic copies a record's default lists.

@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 
@@ -223,6 +224,16 @@ def test_a_template_of_the_user_s_takes_the_place_of_ours(planned, own_templates
     assert "Cor normal." in plan.report.findings
     assert (OTHER, "No pneumothorax.", "pneumothorax") in fields(plan, "findings")
     assert planned("drusen, fundus").report.template == "fundus-photograph"
+
+
+def test_the_documented_template_is_one(planned, own_templates):
+    page = (Path(__file__).parents[2] / "docs" / "templates.md").read_text(encoding="utf-8")
+    (own_templates / "ward.yaml").write_text(page.split("```yaml\n")[1].split("```")[0])
+    plan = planned("mild cardiomegaly, pleural effusion, chest X-ray")
+    assert plan.report.template == "ward-7"
+    assert "Heart: Mild cardiomegaly.\n" in plan.report.text
+    assert "Rest: Pleural effusion.\n" in plan.report.text
+    assert planned("normal chest X-ray").report.impression == "1. Nothing abnormal."
 
 
 @pytest.mark.parametrize(
