@@ -70,7 +70,7 @@ def measure(
         outcome.warnings.append(
             "diversity: no prompt has two images: draw several images a prompt to measure it"
         )
-    outcome.figures += _figures(context, drawn, known, MS_SSIM, SSIM_SCORER, "lower", ms_ssim)
+    _compare(context, outcome, drawn, known, MS_SSIM, SSIM_SCORER, "lower", ms_ssim)
     try:
         lpips = load_lpips(lpips_backbone)
     except BadInput as error:
@@ -79,7 +79,7 @@ def measure(
             for scope in (*drawn, OVERALL)
         ]
     else:
-        outcome.figures += _figures(context, drawn, known, LPIPS, LPIPS_SCORER, "higher", lpips)
+        _compare(context, outcome, drawn, known, LPIPS, LPIPS_SCORER, "higher", lpips)
     if minim:
         outcome.figures += _minim(context)
     return outcome
@@ -218,23 +218,29 @@ def modality_color(modal: str) -> bool:
     return card is None or card.color
 
 
-def _figures(
+def _compare(
     context: Context,
+    outcome: Outcome,
     drawn: dict[str, list[Pair]],
     known: dict[str, list[Pair]],
     metric: str,
     scorer: str,
     better: Better,
     compare: Comparison,
-) -> list[Figure]:
+) -> None:
+    """Add the figures of one comparison by modality, class and overall, and the differences."""
     ruler = Ruler("diversity", scorer, context.chance, context.repetitions)
     side = min(context.synthetic.size, context.real.size)
     if side < LEAST_SIDE:
         why = f"images have {side} pixels a side, {LEAST_SIDE} are needed: use --size 256"
         scopes = (*drawn, OVERALL)
-        return [unmeasured("diversity", metric, s, scorer, 0, why, better=better) for s in scopes]
+        outcome.figures += [
+            unmeasured("diversity", metric, scope, scorer, 0, why, better=better)
+            for scope in scopes
+        ]
+        return
     floor_of = "pairs of real images of one class, different patients"
-    figures: list[Figure] = []
+    figures = outcome.figures
     every: list[tuple[Sample, list[Pair], Sample, list[Pair]]] = []
     for modal, pairs in drawn.items():
         here = _scores(context, context.synthetic, pairs, metric, compare)
@@ -242,6 +248,8 @@ def _figures(
         there = _scores(context, context.real, real, metric, compare)
         if min(_images(real, range(len(real))), _images(pairs, range(len(pairs)))) >= LEAST:
             every.append((here, pairs, there, real))
+            gap = ruler.difference(metric, modal, ("synthetic", here), ("real", there))
+            outcome.differences += [gap] if gap is not None else []
         for group in ("", *sorted({pair.label for pair in pairs} - {""})):
             ours = [k for k, pair in enumerate(pairs) if group in ("", pair.label)]
             theirs = [k for k, pair in enumerate(real) if group in ("", pair.label)]
@@ -277,7 +285,6 @@ def _figures(
             note=f"mean over the pairs of {len(every)} modalities",
         )
     )
-    return figures
 
 
 def _images(pairs: list[Pair], chosen: Sequence[int]) -> int:

@@ -65,9 +65,9 @@ def load_lpips(backbone: str | Path | None = None) -> Comparison:
         # Never fetched unasked: an evaluation without a network must not wait for one.
         if not cached.is_file():
             raise BadInput(
-                f"LPIPS needs AlexNet's ImageNet weights, which are not at {cached}: fetch them "
-                "once with torchvision.models.alexnet(weights='DEFAULT'), or give a folder with "
-                "alexnet.safetensors"
+                f"LPIPS needs AlexNet's ImageNet weights, and torch's hub cache has no "
+                f"{cached.name}: fetch it once with torchvision.models.alexnet(weights='DEFAULT'), "
+                "or give a folder with alexnet.safetensors"
             )
         state = weights.get_state_dict(progress=False, check_hash=True)
     else:

@@ -66,6 +66,9 @@ def test_collapsed_prompts_score_higher_than_varied_ones_and_than_real_images(tm
         assert figure.n == 32 and figure.n_real >= 30 and figure.better == "lower"
         overall = by_name(outcome, diversity.MS_SSIM, "overall")
         assert overall.value == pytest.approx(figure.value)
+        gap = next(d for d in outcome.differences if d.scope == MODAL)
+        assert gap.underpowered == (name == "varied")
+        assert gap.low < gap.value < gap.high
     assert values["collapsed"].low > values["collapsed"].floor_high
     assert values["varied"].low < values["varied"].floor < values["varied"].high
     assert values["collapsed"].value > values["varied"].high
@@ -130,7 +133,7 @@ def test_lpips_from_a_folder_is_the_packages_own_and_zero_for_equal_images(tmp_p
 def test_lpips_is_never_fetched_unasked(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_, **__: pytest.fail("fetched"))
-    with pytest.raises(BadInput, match=r"not at .*alexnet.*\.pth: fetch them once"):
+    with pytest.raises(BadInput, match=r"cache has no alexnet.*\.pth: fetch it once"):
         similarity.load_lpips()
 
 
