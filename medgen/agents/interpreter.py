@@ -203,7 +203,7 @@ class _Reconciliation:
             if meaning is not None and not taken:
                 meanings.append(meaning)
                 words = _quoted(self.prompt[meaning.start : meaning.end])
-                self.notes.append(f"{self.who} read {words} as {meaning.name}")
+                self.warnings.append(f"{self.who} read {words} as {meaning.name}")
         spans = [_unread_span(self.prompt, words, self.modality) for words in answer.not_drawable]
         left_out = [
             span
@@ -281,7 +281,8 @@ def parse(request: Request, session: Session) -> Plan:
         session: Whom to ask.
 
     Returns:
-        The plan; `notes` say what the model read, `warnings` what it named and was not let in.
+        The plan; `warnings` say which words the model read as what, and what it named and was
+        not let in.
 
     Raises:
         BadInput: Neither the rules nor the model make a plan of the request; the rules' reason.

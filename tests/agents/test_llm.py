@@ -288,7 +288,7 @@ def test_no_answer_whatever_moves_what_was_asked_or_adds_without_unread_words(
     for added in (f for f in plan.findings if f not in ruled.findings):
         sources = [quote for name, quote, _ in answers if name == added.finding]
         assert any("snufflation" in quote for quote in sources)
-        assert f'script:1 read "snufflation" as {added.finding}' in plan.notes
+        assert f'script:1 read "snufflation" as {added.finding}' in plan.warnings
 
 
 def test_side_and_grade_come_from_the_request_s_words() -> None:
@@ -340,6 +340,6 @@ def test_a_phrase_has_one_meaning() -> None:
     answer = reading(("pneumonia", "snufflation"), ("pneumothorax", "snufflation"))
     plan = interpreter.parse(Request(prompt=prompt), session(answer))
     assert [f.finding for f in plan.findings] == ["cardiomegaly", "pneumonia"]
-    assert [note for note in plan.notes if "script:1" in note] == [
+    assert [line for line in plan.warnings if "script:1" in line] == [
         'script:1 read "snufflation" as pneumonia'
     ]

@@ -102,7 +102,7 @@ def test_a_weak_model_breaks_nothing_and_adds_nothing(named: None, prompt: str) 
     found = {(finding["finding"], finding["status"]) for finding in plan["findings"]}
     assert asked <= found
     for name, _ in found - asked:
-        assert any(note.startswith(f"{MODEL} read") and name in note for note in plan["notes"])
+        assert any(said.startswith(f"{MODEL} read") and name in said for said in plan["warnings"])
     shown = {name for name, status in found if status in ("present", "uncertain")}
     assert {sign["finding"] for sign in plan["signs"]} <= shown
     assert plan["report"]["findings"] and plan["report"]["impression"]
