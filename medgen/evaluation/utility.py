@@ -84,7 +84,8 @@ def measure(context: Context, budget: Budget | None = None) -> Outcome:
             if len(measured) > 1:
                 _write(outcome, budget, score)
             outcome.figures += _sensitivities(budget, score)
-        outcome.figures += [_unmeasured(budget, one) for one in failed]
+        # A source without labelled test images is worth a line only where there is nothing else.
+        outcome.figures += [_unmeasured(budget, one) for one in failed if one.real or not measured]
         if measured:
             held_out = [score for score in measured if score.held_out] or measured
             one = held_out[0] if len(held_out) == 1 else mean_of(held_out, modal, "sources")

@@ -106,7 +106,8 @@ def test_copies_show_and_strangers_do_not(judged: dict[str, Outcome], scorer: st
     assert figure(copied, RATIO, scorer).value < 0.9
     assert figure(copied, AUTHENTIC, scorer).value < figure(fresh, AUTHENTIC, scorer).value - 0.1
     assert figure(copied, MEDIAN, scorer, MODAL).value < figure(copied, MEDIAN, scorer, MODAL).floor
-    assert figure(copied, SPOILT, scorer).value > 0.8
+    # Six of the seven distortions would be 0.86.
+    assert figure(copied, SPOILT, scorer).value > (0.9 if scorer == "pixel" else 0.8)
 
 
 def test_the_difference_is_told_where_there_is_one(judged: dict[str, Outcome]) -> None:
