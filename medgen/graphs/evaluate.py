@@ -23,12 +23,14 @@ from pydantic import ValidationError
 from medgen.agents import parser
 from medgen.data.images import write_atomic
 from medgen.errors import BadInput
+from medgen.evaluation.asked import RATIO
+from medgen.evaluation.clip import load_clip
 from medgen.evaluation.context import Context
 from medgen.evaluation.extractors import BUNDLED, extractor
 from medgen.evaluation.figures import SUITES, Outcome, Suite
 from medgen.evaluation.report import Evaluation, TableSummary, write
 from medgen.evaluation.tables import ImageTable, Progress, read_table, silent
-from medgen.records import Finding, Request
+from medgen.records import Finding, Plan, Request
 from medgen.settings import settings
 
 FINISHED = "suites"
@@ -46,6 +48,8 @@ def evaluate(
     size: int | None = None,
     extractors: Sequence[str] = (BUNDLED,),
     seed: int = 0,
+    clip: str | None = None,
+    lpips: str | Path | None = None,
     minim: bool = False,
     pictures: bool = True,
     command: str = "",
@@ -63,6 +67,8 @@ def evaluate(
         extractors: Feature extractors, see `medgen.evaluation.extractors`; the first is the
             headline.
         seed: Same seed and same tables, same figures.
+        clip: An open_clip model's folder or hub id as image-text scorer; the bundled when None.
+        lpips: Folder with LPIPS' AlexNet weights; torch's hub cache when None.
         minim: Also give MINIM's own MS-SSIM, for comparison with its paper.
         pictures: Put the worst pairs, which show real training images, into the report.
         command: How the evaluation was called, for the record.
@@ -81,6 +87,7 @@ def evaluate(
         raise BadInput(f"--size {size} is no side from 32 to 1024 pixels: 256 is usual")
     folder = _folder(out)
     encoders = tuple(extractor(name) for name in extractors)
+    scorer = load_clip(clip) if clip else None
     warnings: list[str] = []
     tables = {}
     for name, path in (("real", real), ("synthetic", synthetic), ("train", train)):
@@ -113,7 +120,9 @@ def evaluate(
     for suite in chosen:
         options: dict[str, Any] = {}
         if suite == "diversity":
-            options["minim"] = minim
+            options |= {"minim": minim, "lpips_backbone": lpips}
+        if suite == "alignment":
+            options["clip"] = scorer
         if suite == "privacy":
             options["pictures"] = pictures
         started = time.monotonic()
@@ -136,7 +145,8 @@ def _once(
         )
         digest.update(repr(table and [replace(row, path=Path()) for row in table.rows]).encode())
     names = [encoder.name for encoder in context.encoders]
-    digest.update(repr((names, context.seed, context.repetitions, options)).encode())
+    told = {key: getattr(value, "name", value) for key, value in options.items()}
+    digest.update(repr((names, context.seed, context.repetitions, told)).encode())
     kept = context.out / FINISHED / f"{suite}-{digest.hexdigest()[:16]}.json"
     try:
         outcome = Outcome.model_validate_json(kept.read_text(encoding="utf-8"))
@@ -156,7 +166,7 @@ def _fingerprint(path: Path) -> tuple[str, int, int]:
 
 def _with_findings(table: ImageTable, warnings: list[str]) -> ImageTable:
     """The table with the findings of each text that has none of its own, read by the parser."""
-    read: dict[tuple[str, str], tuple[Finding, ...]] = {}
+    read: dict[tuple[str, str], tuple[tuple[Finding, ...], str]] = {}
     unread = 0
     rows = []
     for row in table.rows:
@@ -164,12 +174,13 @@ def _with_findings(table: ImageTable, warnings: list[str]) -> ImageTable:
         if not row.findings and row.text and key not in read:
             try:
                 plan = parser.parse(Request(prompt=row.text, modality=row.modal))
-                read[key] = tuple(plan.findings)
+                read[key] = tuple(plan.findings), _ratio_asked(plan)
             except BadInput:
-                read[key] = ()
-        if not row.findings and not read.get(key):
-            unread += 1
-        rows.append(replace(row, findings=row.findings or read.get(key, ())))
+                read[key] = (), ""
+        findings, ratio = read.get(key, ((), ""))
+        unread += not (row.findings or findings)
+        more = {RATIO: ratio, **row.more} if ratio else row.more
+        rows.append(replace(row, findings=row.findings or findings, more=more))
     if unread:
         warnings.append(
             f"{unread} of {len(table)} texts of the {table.name} table name no known finding: "
@@ -177,6 +188,15 @@ def _with_findings(table: ImageTable, warnings: list[str]) -> ImageTable:
         )
     warnings += table.notes
     return replace(table, rows=tuple(rows))
+
+
+def _ratio_asked(plan: Plan) -> str:
+    """The cardiothoracic ratio that a request gives as a number, or nothing."""
+    for target in plan.measurements:
+        low, high = target.expected
+        if target.name == RATIO and low is not None and high is not None:
+            return f"{(low + high) / 2:.4f}"
+    return ""
 
 
 def _refuse_overlap(real: ImageTable, synthetic: ImageTable) -> None:
