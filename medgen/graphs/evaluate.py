@@ -30,6 +30,7 @@ from medgen.evaluation.extractors import BUNDLED, extractor
 from medgen.evaluation.figures import SUITES, Outcome, Suite
 from medgen.evaluation.report import Evaluation, TableSummary, write
 from medgen.evaluation.tables import ImageTable, Progress, read_table, silent
+from medgen.evaluation.utility import default_budget
 from medgen.records import Finding, Plan, Request
 from medgen.settings import settings
 
@@ -123,6 +124,8 @@ def evaluate(
             options |= {"minim": minim, "lpips_backbone": lpips}
         if suite == "alignment":
             options["clip"] = scorer
+        if suite == "utility":
+            options["budget"] = default_budget()
         if suite == "privacy":
             options["pictures"] = pictures
         started = time.monotonic()
