@@ -23,10 +23,12 @@ from typer.core import TyperGroup
 
 from medgen.console import (
     Bars,
+    CountedSteps,
     LiveSteps,
     RowCounter,
     TrainingBar,
     one_line,
+    show_counts,
     show_critique,
     show_diagnosis,
     show_drawing,
@@ -99,8 +101,10 @@ app = typer.Typer(
         "medgen doctor",
     ),
 )
-knowledge_app = typer.Typer(help="Build and query the knowledge store.", no_args_is_help=False)
+knowledge_app = typer.Typer(help="Build, ask and widen the knowledge store.", no_args_is_help=False)
 app.add_typer(knowledge_app, name="knowledge")
+import_app = typer.Typer(help="Import what you hold: terminologies, literature, cases.")
+knowledge_app.add_typer(import_app, name="import")
 data_app = typer.Typer(help="Tables of images.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
@@ -400,6 +404,16 @@ def evaluate(
             "a vision model's folder or hub id.",
         ),
     ] = None,
+    clip: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Image-text scorer: an open_clip model's folder or hub id; else the bundled one.",
+        ),
+    ] = None,
+    lpips: Annotated[
+        Path | None, typer.Option(help="Folder with alexnet.safetensors, which LPIPS needs.")
+    ] = None,
     seed: Seed = 0,
     minim: Annotated[
         bool, typer.Option("--minim", help="Also give MINIM's own MS-SSIM, for comparison.")
@@ -428,6 +442,8 @@ def evaluate(
             size=size,
             extractors=extractor or ["medgen"],
             seed=seed,
+            clip=clip,
+            lpips=lpips,
             minim=minim,
             pictures=pictures,
             command=shlex.join(["medgen", *sys.argv[1:]]),
@@ -595,6 +611,162 @@ def knowledge_query(
         _print_json(answer)
     else:
         show_facts(answer.facts)
+
+
+@knowledge_app.command("stats", epilog=_examples("medgen knowledge stats --json"))
+def knowledge_stats(as_json: Json = False) -> None:
+    """Say what the store holds: terms, signs, relations, findings by modality, cases, imports."""
+    with _working(as_json), spinner("counting", visible=not as_json):
+        from medgen.graphs.knowledge import stats
+
+        record = stats()
+    if as_json:
+        _print_json(record)
+    else:
+        show_counts(record.folder, record.counts | record.findings | record.cases)
+
+
+@knowledge_app.command(
+    "show",
+    epilog=_examples(
+        "medgen knowledge show HP:0001640", 'medgen knowledge show "pleural effusion"'
+    ),
+)
+def knowledge_show(
+    what: Annotated[str, typer.Argument(help="A fact's id, or a name.", show_default=False)],
+    modality: Modality = None,
+    as_json: Json = False,
+) -> None:
+    """Show one fact with its relations and looks."""
+    with _working(as_json), spinner("looking up", visible=not as_json):
+        from medgen.graphs.knowledge import show
+
+        shown = show(what, modality)
+    if as_json:
+        _print_json(shown)
+    else:
+        show_facts([shown.fact, *shown.relations])
+
+
+@knowledge_app.command(
+    "similar",
+    epilog=_examples(
+        'medgen knowledge similar "child with pneumonia" --modality "chest X-ray"',
+        "medgen knowledge similar --image film.png --finding cardiomegaly",
+    ),
+)
+def knowledge_similar(
+    text: Annotated[str | None, typer.Argument(help="What the case is like.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Ask by an image instead.")] = None,
+    modality: Modality = None,
+    finding: Annotated[str | None, typer.Option(help="Only cases with this finding.")] = None,
+    count: Annotated[int, typer.Option("--count", "-k", min=1, max=100)] = 5,
+    as_json: Json = False,
+) -> None:
+    """Find real cases like a text or an image."""
+    with _working(as_json), spinner("looking up", visible=not as_json):
+        from medgen.graphs.knowledge import similar
+
+        answer = similar(text, image, modality, finding, count)
+    if as_json:
+        _print_json(answer)
+    else:
+        show_facts(answer.facts)
+
+
+def _import_terms(kind: str, path: Path, as_json: bool) -> None:
+    with _working(as_json), CountedSteps(visible=not as_json) as steps:
+        from medgen.graphs.knowledge import import_terms
+
+        result = import_terms(kind, path, steps.progress)
+    if as_json:
+        _print_json(result)
+    elif result.already_there:
+        typer.echo(f"already there: {result.terms} terms of {one_line(path)}")
+    else:
+        typer.echo(
+            f"{result.terms} terms ({result.changed} new or changed), {result.relations} new "
+            f"relations, {result.seconds:.0f} s"
+        )
+
+
+@import_app.command("radlex", epilog=_examples("medgen knowledge import radlex RadLex.owl"))
+def knowledge_import_radlex(
+    path: Annotated[Path, typer.Argument(help="RadLex.owl, OWL in RDF/XML.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Import RadLex (or any OWL file of named classes)."""
+    _import_terms("radlex", path, as_json)
+
+
+@import_app.command("snomed", epilog=_examples("medgen knowledge import snomed SnomedCT_Release/"))
+def knowledge_import_snomed(
+    path: Annotated[
+        Path,
+        typer.Argument(help="Folder of an RF2 release with Snapshot files.", show_default=False),
+    ],
+    as_json: Json = False,
+) -> None:
+    """Import SNOMED CT; needs a licence of your own."""
+    _import_terms("snomed", path, as_json)
+
+
+@import_app.command("obo", epilog=_examples("medgen knowledge import obo hp.obo"))
+def knowledge_import_obo(
+    path: Annotated[Path, typer.Argument(help="An OBO file.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Import any ontology in OBO form."""
+    _import_terms("obo", path, as_json)
+
+
+def _import_literature(paths: list[Path], as_json: bool) -> None:
+    with _working(as_json), CountedSteps(visible=not as_json) as steps:
+        from medgen.graphs.knowledge import import_literature
+
+        result = import_literature(paths, steps.progress)
+    if as_json:
+        _print_json(result)
+        return
+    for reason in result.failed.values():
+        typer.echo(f"skipped: {one_line(reason)}", err=True)
+    typer.echo(f"{result.new} new files; {result.entities} entities, {result.relations} relations")
+
+
+Files = Annotated[list[Path], typer.Argument(help="Files to read.", show_default=False)]
+
+
+@import_app.command("text", epilog=_examples("medgen knowledge import text notes/*.txt"))
+def knowledge_import_text(paths: Files, as_json: Json = False) -> None:
+    """Read text files with the language model of MEDGEN_LLM."""
+    _import_literature(paths, as_json)
+
+
+@import_app.command("pdf", epilog=_examples("medgen knowledge import pdf papers/*.pdf"))
+def knowledge_import_pdf(paths: Files, as_json: Json = False) -> None:
+    """Read PDF files with the language model of MEDGEN_LLM."""
+    _import_literature(paths, as_json)
+
+
+@import_app.command("cases", epilog=_examples("medgen knowledge import cases table.csv"))
+def knowledge_import_cases(
+    table: Annotated[
+        Path, typer.Argument(help="CSV with columns path, text, modal.", show_default=False)
+    ],
+    images: Annotated[bool, typer.Option(help="Embed the images too.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Import real image-text rows, found again by words and by image."""
+    with _working(as_json), CountedSteps(visible=not as_json) as steps:
+        from medgen.graphs.knowledge import import_cases
+
+        result = import_cases(table, images, steps.progress)
+    if as_json:
+        _print_json(result)
+        return
+    if result.unreadable_images:
+        typer.echo(f"{result.unreadable_images} images could not be read", err=True)
+    typer.echo(f"{result.rows} rows, {result.new} new; {result.captions} captions in all")
 
 
 def main() -> None:

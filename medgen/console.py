@@ -27,6 +27,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from medgen.data.check import TableReport
     from medgen.doctor import Diagnosis
     from medgen.evaluation.report import Evaluation
@@ -98,6 +100,49 @@ def _accepted(accepted: bool | None) -> Text:
     if accepted is None:
         return Text("not accepted: nothing could be measured", style="bold yellow")
     return Text("not accepted", style="bold red")
+
+
+class CountedSteps:
+    """A progress bar a step on stderr, with what is done, how fast and how long yet; a context.
+
+    On no terminal one line a step and nothing in between.
+    """
+
+    def __init__(self, visible: bool = True) -> None:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self._console = Console(stderr=True)
+        self._visible = visible
+        self._tasks: dict[str, TaskID] = {}
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not (visible and self._console.is_terminal),
+        )
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._bars.stop()
+
+    def progress(self, step: str, done: int, total: int) -> None:
+        """Told by whatever works: the step's name, what is done, and of how much (0: not known)."""
+        if step not in self._tasks:
+            self._tasks[step] = self._bars.add_task(step, total=total or None)
+            if self._visible and not self._console.is_terminal:
+                self._console.print(Text(step))
+        self._bars.update(self._tasks[step], completed=done, total=total or None)
 
 
 class LiveSteps:
@@ -439,6 +484,9 @@ def show_plan(plan: Plan) -> None:
         console.print(_note(warning))
     for note in plan.notes:
         console.print(_text(f"taken for granted: {note}", "dim"))
+    for role, who in plan.decided_by.items():
+        if who != "rules":
+            console.print(_text(f"{role} by {one_line(who)}", "dim"))
     if plan.cited:
         facts = ", ".join(f"[{number}] {fact}" for number, fact in enumerate(plan.cited, start=1))
         console.print(_text(f"facts used: {facts}", "dim"))
@@ -497,6 +545,16 @@ def show_facts(facts: Sequence[Fact]) -> None:
         table.add_column(column, overflow="fold")
     for fact in facts:
         table.add_row(f"{fact.score:.2f}", _text(fact.id), _text(fact.text), _text(fact.source))
+    console.print(table)
+
+
+def show_counts(folder: str, counts: dict[str, int]) -> None:
+    """Print what a knowledge store holds, a line a kind."""
+    console = Console()
+    console.print(_text(folder, style="dim"))
+    table = Table(show_header=False)
+    for name, number in counts.items():
+        table.add_row(_text(name), f"{number:,}")
     console.print(table)
 
 

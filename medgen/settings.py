@@ -40,6 +40,10 @@ class Settings(BaseSettings):
     knowledge: Path | None = Field(
         None, description="Folder of the knowledge store; the user cache folder when not set."
     )
+    retrieval: Literal["all", "facts", "off"] = Field(
+        "all",
+        description="What a plan retrieves: facts and cases, facts alone, or nothing (ablation).",
+    )
     threads: int = Field(
         0, ge=0, description="Processor threads for torch; 0 means every core available."
     )

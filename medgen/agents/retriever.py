@@ -11,6 +11,7 @@ from medgen.knowledge.cases import CaseIndex
 from medgen.knowledge.facts import finding_id, modality_id, region_id, sign_id
 from medgen.knowledge.store import KnowledgeStore
 from medgen.records import Fact, Finding, Plan
+from medgen.settings import settings
 
 KIND_ORDER = ("term", "relation", "sign", "case")
 SEARCHED_FACTS = 8
@@ -31,10 +32,13 @@ def retrieve(plan: Plan, store: KnowledgeStore, cases: CaseIndex) -> list[Fact]:
     Returns:
         Facts without repeats: terms, relations, signs, cases in this order, within a kind by
         score, then id. What was looked up by name has score 1; what was searched for has its
-        cosine similarity and lies above the relevance floor of `relevance.yaml`. Once findings are
+        fused score and lies above the relevance floor of `relevance.yaml`. Once findings are
         known, signs and cases of other findings are left out: they would suggest what nobody asked
-        for. So are signs of absent findings.
+        for. So are signs of absent findings. `MEDGEN_RETRIEVAL` leaves cases, or everything, out.
     """
+    retrieval = settings().retrieval
+    if retrieval == "off":
+        return []
     facts: list[Fact | None] = [store.fact(modality_id(plan.modality), plan.modality)]
     for region in plan.regions:
         facts.append(store.fact(_region_fact(plan, region.name, region.code), plan.modality))
@@ -43,9 +47,10 @@ def retrieve(plan: Plan, store: KnowledgeStore, cases: CaseIndex) -> list[Fact]:
         card = finding_cards().get(plan.modality, {}).get(finding.finding)
         if card is not None:
             facts += _known(plan, card, finding, asked, store)
-        facts += _precedents(plan, finding, cases)
+        if retrieval == "all":
+            facts += _precedents(plan, finding, cases)
     facts += _searched(plan, store)
-    if not plan.findings:
+    if retrieval == "all" and not plan.findings:
         facts += cases.search(plan.prompt[:MAX_SEARCH_CHARACTERS], plan.modality, CASES_A_PLAN)
     return _ordered([fact for fact in facts if fact is not None])
 

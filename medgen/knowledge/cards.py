@@ -150,7 +150,6 @@ class FindingCard(Record):
     captioned: bool = False
     source: str
 
-
     def ranges(self) -> list[RangeCard]:
         """Every way in which the finding is measured, the judged measure first."""
         if self.measure is None:

@@ -10,8 +10,9 @@ import asyncio
 import hashlib
 import logging
 import os
+import re
 import threading
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,21 +46,31 @@ def digest_id(prefix: str, *names: str) -> str:
 
 
 class _Words:
-    """A tokenizer that counts words: LightRAG needs one for its budgets, never for the vectors."""
+    """A tokenizer of words and the space after them: counts for budgets, pieces for literature."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self._words: list[str] = []
 
     def __deepcopy__(self, memo: object) -> _Words:
         return self
 
     def encode(self, content: str) -> list[int]:
-        """One number a word."""
-        return list(range(len(content.split())))
+        """A number a word; `decode` gives the same text back."""
+        numbers = []
+        for word in re.findall(r"\s*\S+|\s+$", content):
+            if word not in self._numbers:
+                self._numbers[word] = len(self._words)
+                self._words.append(word)
+            numbers.append(self._numbers[word])
+        return numbers
 
     def decode(self, tokens: list[int]) -> str:
-        """Not possible, and never asked for: no text here exceeds a budget."""
-        raise NotImplementedError("word counts cannot be turned back into text")
+        """The text of numbers that `encode` gave."""
+        return "".join(self._words[token] for token in tokens)
 
 
-async def _no_model(*_args: object, **_kwargs: object) -> str:
+async def _no_model() -> str:
     raise MedgenError("the knowledge store has no language model: this is a defect of medgen")
 
 
@@ -80,17 +91,36 @@ def _import_lightrag() -> Any:
     return lightrag, LightRAG
 
 
-async def make_lightrag(folder: Path, embedder: CachedEmbedder) -> Any:
-    """A LightRAG over `folder` with its storages open: FAISS, NetworkX, JSON; no model, no log."""
+async def make_lightrag(
+    folder: Path,
+    embedder: CachedEmbedder,
+    model: Callable[[str, str | None], Awaitable[str]] | None = None,
+    workspace: str = "",
+) -> Any:
+    """A LightRAG over `folder` with its storages open: FAISS, NetworkX, JSON; no log.
+
+    Args:
+        folder: Its working folder.
+        embedder: Embeds what is put in and asked.
+        model: What answers (prompt, system prompt or None) when text is read in; without it
+            nothing may ask one.
+        workspace: A name of its own for every folder that is written to in this process: LightRAG
+            keeps key-value data by name, whatever the folder.
+    """
     _, LightRAG = _import_lightrag()
     from lightrag.utils import EmbeddingFunc, Tokenizer
 
     async def embed(texts: list[str], **_kwargs: object) -> np.ndarray:
         return embedder(texts)
 
+    async def ask(prompt: str, system_prompt: str | None = None, **_kwargs: object) -> str:
+        if model is None:
+            return await _no_model()
+        return await model(prompt, system_prompt)
+
     rag = LightRAG(
         working_dir=str(folder),
-        workspace="",
+        workspace=workspace,
         kv_storage="JsonKVStorage",
         vector_storage="FaissVectorDBStorage",
         graph_storage="NetworkXStorage",
@@ -101,7 +131,7 @@ async def make_lightrag(folder: Path, embedder: CachedEmbedder) -> Any:
             embedding_dim=embedder.dimension, max_token_size=MAX_TEXT_TOKENS, func=embed
         ),
         embedding_batch_num=EMBEDDING_BATCH,
-        llm_model_func=_no_model,
+        llm_model_func=ask,
         enable_llm_cache=False,
         enable_llm_cache_for_entity_extract=False,
     )

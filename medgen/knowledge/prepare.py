@@ -13,6 +13,7 @@ import csv
 import io
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,11 @@ import numpy as np
 
 from medgen.data.images import write_atomic
 from medgen.errors import BadInput
-from medgen.knowledge.cases import (
-    CAPTION_COLUMNS,
-    CASE_COLUMNS,
-    bundled_cases,
-    case_id,
-    case_labels,
-)
+from medgen.knowledge.case_store import case_id
+from medgen.knowledge.cases import CAPTION_COLUMNS, CASE_COLUMNS, bundled_cases, case_labels
 from medgen.knowledge.embedder import CachedEmbedder, default_embedder, text_key
-from medgen.knowledge.facts import fact_base
-from medgen.knowledge.store import build
+from medgen.knowledge.fact_base import fact_base
+from medgen.knowledge.workspace import build, ready_vectors
 
 FACTS = Path(__file__).parent / "base" / "facts"
 
@@ -76,22 +72,33 @@ def write_cases(manifest: Path) -> None:
     _write_table("cases.csv", CASE_COLUMNS, cases)
 
 
+class _Recorder(CachedEmbedder):
+    """The bundled embedder, remembering what it was asked; ready-made vectors are not made again."""
+
+    def __init__(self) -> None:
+        ready = ready_vectors(default_embedder())
+        self.__dict__.update(ready.__dict__)
+        self.asked: dict[str, None] = {}
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        self.asked |= dict.fromkeys(texts)
+        return super().__call__(texts)
+
+
 def write_vectors() -> None:
     """Embed what a store build and the case index ask for, and keep it in half precision."""
     from safetensors.numpy import save
 
-    embedder = default_embedder()
-    empty = np.zeros(0, dtype=np.int64), np.zeros((0, embedder.dimension), dtype=np.float16)
-    recorder = CachedEmbedder(embedder, *empty)
+    recorder = _Recorder()
     with tempfile.TemporaryDirectory() as folder:
         build(Path(folder) / "store", fact_base(), recorder, "")
     recorder([group.caption for group in bundled_cases()])
-    texts = sorted(set(recorder.computed))
+    texts = sorted(recorder.asked)
     tensors: dict[str, Any] = {
         "keys": np.array([text_key(text) for text in texts], dtype=np.int64),
         "vectors": recorder(texts).astype(np.float16),
     }
-    stored = save(tensors, metadata={"embedder": embedder.fingerprint})
+    stored = save(tensors, metadata={"embedder": recorder.fingerprint})
     write_atomic(FACTS / "vectors.safetensors", stored)
     print(f"vectors.safetensors: {len(texts)} vectors, {len(stored) / 1e6:.2f} MB")
 

@@ -1,118 +1,47 @@
-"""The knowledge store: LightRAG over the curated base, with FAISS vectors and no language model.
+"""The knowledge store: facts found by meaning, by words and over the graph, each with its id.
 
-Built on first use into a cache folder named by a fingerprint of base and embedder, whole or not at
-all; afterwards opened for reading only. Knows retrieval; nothing of plans or prompts. LightRAG:
-Guo et al., arXiv 2410.05779.
+A LightRAG workspace over cards and wide tables (see `medgen.knowledge.workspace`), opened for
+reading only, beside the user's imported terms. Built on first use into a cache folder named by a
+fingerprint. Knows retrieval; nothing of plans or prompts.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
-import shutil
-import tempfile
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-import yaml
+import numpy as np
 
 from medgen.errors import MedgenError
 from medgen.knowledge.embedder import CachedEmbedder, Embedder, default_embedder
-from medgen.knowledge.facts import FactBase, fact_base
-from medgen.knowledge.lightrag_host import digest_id, make_lightrag, run
+from medgen.knowledge.fact_base import fact_base
+from medgen.knowledge.fusion import Evidence, denies, rank
+from medgen.knowledge.lay import in_field_words
+from medgen.knowledge.lightrag_host import make_lightrag, run
+from medgen.knowledge.literature import Literature
+from medgen.knowledge.shelf import Shelf, search_words
+from medgen.knowledge.workspace import (
+    FACTS_FILE,
+    SIDES,
+    WORDS_FILE,
+    build,
+    complete,
+    fingerprint,
+    ready_vectors,
+    relevance,
+)
 from medgen.records import Fact
 from medgen.settings import settings
 
-LAYOUT = 1
-SIDES = {"left", "right", "bilateral", "both"}
+IMPORTED, LITERATURE = "imported", "literature"
+CARD = "MEDGEN:card:"
+EXPANDED = 12
 Progress = Callable[[str], None]
-
-
-def relevance() -> dict[str, float]:
-    """Floors and candidate counts from `relevance.yaml`."""
-    path = resources.files("medgen.knowledge") / "relevance.yaml"
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
-
-
-def ready_vectors(embedder: Embedder) -> CachedEmbedder:
-    """The embedder with the bundled vectors in front of it, where they are of the same model."""
-    import numpy as np
-    from safetensors import safe_open
-
-    path = resources.files("medgen.knowledge") / "base" / "facts" / "vectors.safetensors"
-    if path.is_file():
-        with safe_open(str(path), framework="np") as stored:
-            if (stored.metadata() or {}).get("embedder") == embedder.fingerprint:
-                return CachedEmbedder(
-                    embedder, stored.get_tensor("keys"), stored.get_tensor("vectors")
-                )
-    empty = np.zeros(0, dtype=np.int64), np.zeros((0, embedder.dimension), dtype=np.float16)
-    return CachedEmbedder(embedder, *empty)
-
-
-def custom_kg(base: FactBase) -> dict[str, list[dict[str, str]]]:
-    """The fact base in the form that LightRAG's `insert_custom_kg` takes; ids in `file_path`."""
-    chunks = [
-        {"content": chunk.text, "source_id": chunk.id, "file_path": f"MEDGEN:card:{chunk.id}"}
-        for chunk in base.chunks
-    ]
-    entities = [
-        {
-            "entity_name": entity.name,
-            "entity_type": entity.kind,
-            "description": entity.text,
-            "source_id": "",
-            "file_path": entity.id,
-        }
-        for entity in base.entities.values()
-    ]
-    relationships = [
-        {
-            "src_id": relation.a,
-            "tgt_id": relation.b,
-            "keywords": relation.kind.replace("_", " "),
-            "description": "; ".join(
-                dict.fromkeys(line for lines in relation.texts.values() for line in lines)
-            ),
-            "source_id": "",
-            "file_path": relation.id,
-        }
-        for relation in base.relations.values()
-    ]
-    return {"chunks": chunks, "entities": entities, "relationships": relationships}
-
-
-def catalogue(base: FactBase) -> dict[str, dict[str, Any]]:
-    """What LightRAG does not keep, by fact id: kind, source, and text by modality."""
-    entries: dict[str, dict[str, Any]] = {}
-    for entity in base.entities.values():
-        texts = dict.fromkeys(sorted(entity.modalities) or [""], entity.text)
-        kind = "sign" if entity.kind == "sign" else "term"
-        entries[entity.id] = {"kind": kind, "source": entity.source, "texts": texts}
-        if entity.kind == "anatomy" and not SIDES.isdisjoint(entity.name.split()):
-            entries[entity.id]["sided"] = True
-    for relation in base.relations.values():
-        texts = {modality: "; ".join(lines) for modality, lines in relation.texts.items()}
-        entry: dict[str, Any] = {"kind": "relation", "source": relation.source, "texts": texts}
-        if relation.kind == "appears_as":
-            entry["sign"] = base.entities[relation.b].id
-        elif relation.kind in ("part_of", "contained_in"):
-            entry["part"] = base.entities[relation.a].id
-        entries[relation.id] = entry
-    return entries
-
-
-def fingerprint(base: FactBase, embedder: Embedder | CachedEmbedder) -> str:
-    """Digest of everything the store is made of: facts, embedder, LightRAG and layout version."""
-    made_of = [
-        LAYOUT, metadata.version("lightrag-hku"), embedder.fingerprint, custom_kg(base),
-        catalogue(base),
-    ]  # fmt: skip
-    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def default_folder() -> Path:
@@ -144,32 +73,23 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def build(target: Path, base: FactBase, embedder: CachedEmbedder, mark: str) -> None:
-    """Build a store whole or not at all: in a folder beside `target`, renamed when finished."""
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    try:
-        rag = run(make_lightrag(temporary, embedder))
-        run(rag.ainsert_custom_kg(custom_kg(base)))
-        run(rag.finalize_storages())
-        (temporary / "facts.json").write_text(json.dumps(catalogue(base)), encoding="utf-8")
-        (temporary / "fingerprint").write_text(mark, encoding="utf-8")
-        temporary.chmod(0o755)
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.replace(target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-
-
 class KnowledgeStore:
     """A read-only knowledge store; make one with `KnowledgeStore.open()`."""
 
     def __init__(self, folder: Path, embedder: CachedEmbedder) -> None:
         self.folder = folder
         self.embedder = embedder
-        self._facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        stored = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
+        self._facts: dict[str, dict[str, Any]] = stored["facts"]
+        self._cards: dict[str, dict[str, Any]] = stored["cards"]
+        self._names: dict[str, str] = stored["names"]
         self._rag = run(make_lightrag(folder, embedder))
+        uri = f"{(folder / WORDS_FILE).as_uri()}?mode=ro&immutable=1"
+        self._words = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        shelf = folder.parent / IMPORTED
+        self.imported = Shelf(shelf, embedder) if Shelf.exists(shelf) else None
+        read = folder.parent / LITERATURE
+        self.literature = Literature(read, embedder) if Literature.exists(read) else None
 
     @classmethod
     def open(
@@ -181,8 +101,8 @@ class KnowledgeStore:
         """Open the store, building it first where it is missing or made of something else.
 
         Args:
-            folder: Holds one sub-folder a fingerprint; `MEDGEN_KNOWLEDGE` or the user's cache
-                folder when not given.
+            folder: Holds one sub-folder a fingerprint, and the imported terms;
+                `MEDGEN_KNOWLEDGE` or the user's cache folder when not given.
             embedder: Another sentence model than the bundled one.
             progress: Told one line before a build starts.
 
@@ -191,24 +111,55 @@ class KnowledgeStore:
         """
         root = Path(folder).expanduser().resolve() if folder else default_folder()
         vectors = ready_vectors(embedder or default_embedder())
-        base = fact_base()
-        mark = fingerprint(base, vectors)
+        mark = fingerprint(vectors)
         target = root / mark
-        if not _complete(target, mark):
+        if not complete(target, mark):
             with _locked(root):
-                if not _complete(target, mark):
+                if not complete(target, mark):
                     if progress:
                         progress(f"building the knowledge store in {target}")
-                    build(target, base, vectors, mark)
+                    build(target, fact_base(), vectors, mark)
         return cls(target, vectors)
 
     def close(self) -> None:
-        """Let LightRAG's storages go."""
+        """Let the storages go."""
         run(self._rag.finalize_storages())
+        self._words.close()
+        if self.imported:
+            self.imported.close()
+        if self.literature:
+            self.literature.close()
+
+    def counts(self) -> dict[str, int]:
+        """How many facts there are: terms, signs, relations, cards, and imported by source."""
+        counts: dict[str, int] = {"cards": len(self._cards)}
+        for entry in self._facts.values():
+            name = f"{entry['kind']}s" if not entry.get("wide") else "wide terms"
+            counts[name] = counts.get(name, 0) + 1
+        if self.imported:
+            for source, number in self.imported.counts().items():
+                counts[f"imported {source} terms"] = number
+            counts["imported relations"] = self.imported.relations_count()
+        if self.literature:
+            counts |= {f"literature {what}": n for what, n in self.literature.counts().items()}
+        return counts
 
     def fact(self, fact_id: str, modality: str | None = None) -> Fact | None:
         """The fact with this id as it holds in a modality, or None; its score is 1."""
-        return self._fact(fact_id, modality, 1.0)
+        own = self._fact(fact_id, modality, 1.0)
+        if own is None and self.imported is not None and fact_id not in self._facts:
+            return self.imported.fact(fact_id)
+        return own
+
+    def named(self, name: str) -> list[str]:
+        """Ids of the facts that go by a name, as curated before as imported."""
+        words = f'"{name}"'
+        rows = self._words.execute(
+            "SELECT key FROM words WHERE words MATCH ? AND key NOT LIKE 'card|%' "
+            "ORDER BY length(text) LIMIT 5",
+            (words,),
+        )
+        return [row[0] for row in rows]
 
     def relations(self, name: str, modality: str | None = None) -> list[Fact]:
         """The typed relations of a finding, region or measurement, by its name; score 1.
@@ -216,22 +167,27 @@ class KnowledgeStore:
         "Appears as" is left out: the signs themselves say it.
         """
         edges = run(self._edges(name))
-        facts = [
+        return [
             fact
             for fact_id in sorted(edges)
             if "sign" not in self._facts.get(fact_id, {})
             and (fact := self._fact(fact_id, modality, 1.0))
         ]
-        return facts
 
-    async def _edges(self, name: str) -> set[str]:
+    def relations_of(self, fact_id: str, modality: str | None = None) -> list[Fact]:
+        """The relations of the term with this id, curated or imported; signs as what they are."""
+        name = self._names.get(fact_id)
+        if name is None:
+            return self.imported.relations(fact_id) if self.imported else []
+        edges = run(self._edges(name))
+        signs = {self._facts[one]["sign"] for one in edges if "sign" in self._facts.get(one, {})}
+        looks = [self._fact(sign, modality, 1.0) for sign in sorted(signs)]
+        return [*self.relations(name, modality), *[look for look in looks if look]]
+
+    async def _edges(self, name: str) -> dict[str, tuple[str, str]]:
         graph = self._rag.chunk_entity_relation_graph
         pairs = await graph.get_node_edges(name) or []
-        return {
-            edge["file_path"]
-            for source, target in pairs
-            if (edge := await graph.get_edge(source, target))
-        }
+        return {edge["file_path"]: pair for pair in pairs if (edge := await graph.get_edge(*pair))}
 
     def query(
         self,
@@ -249,80 +205,95 @@ class KnowledgeStore:
             top_k: How many facts at most.
 
         Returns:
-            Facts without repeats, none below the relevance floor, ordered by score, then id.
-            The score is the cosine similarity of the text and the fact, 0-1.
+            Facts without repeats, none below the relevance floor, ordered by score, then id. The
+            score, 0-1, fuses the similarity of the text and the fact, that of the fact's card,
+            word matches and the graph (see `medgen.knowledge.fusion`).
         """
         words = text.strip()
         if len(words) < 3 or top_k < 1:
             return []
-        limits = relevance()
-        found = run(self._search(words, list(findings), int(limits["candidates"])))
-        self._fold(found, sided=not SIDES.isdisjoint(words.lower().split()))
-        facts = [
-            fact
-            for fact_id, score in found.items()
-            if score >= limits["floor"] and (fact := self._fact(fact_id, modality, score))
-        ]
-        return sorted(facts, key=lambda fact: (-fact.score, fact.id))[:top_k]
-
-    async def _search(self, text: str, findings: list[str], count: int) -> dict[str, float]:
-        """Fact id to similarity, of everything LightRAG's hybrid search brings up."""
-        from lightrag import QueryParam
-
-        unlimited = 1_000_000
-        answer = await self._rag.aquery_data(
-            text,
-            QueryParam(
-                mode="hybrid",
-                ll_keywords=[*findings, text],
-                hl_keywords=[text],
-                top_k=count,
-                chunk_top_k=1,
-                max_entity_tokens=unlimited,
-                max_relation_tokens=unlimited,
-                max_total_tokens=3 * unlimited,
-                enable_rerank=False,
-                only_need_context=True,
-            ),
-        )
-        data = answer.get("data") or {}
-        entities = {
-            digest_id("ent-", entity["entity_name"]): entity["file_path"]
-            for entity in data.get("entities", [])
+        weights = relevance()
+        meant = in_field_words(words)
+        question = self.embedder([meant])[0]
+        evidence = run(self._evidence(meant, question, findings, weights))
+        cards = {
+            key: card
+            for key, card in self._cards.items()
+            if modality is None or key.startswith(f"{modality}: ")
         }
-        relations = {
-            digest_id("rel-", *sorted((edge["src_id"], edge["tgt_id"]))): edge["file_path"]
-            for edge in data.get("relationships", [])
+        sided = not SIDES.isdisjoint(words.lower().split())
+
+        facts = {
+            fact_id: entry
+            for fact_id, entry in self._facts.items()
+            if (modality is None or modality in entry["texts"] or "" in entry["texts"])
+            and (sided or not entry.get("sided"))
         }
-        question = self.embedder([text])[0]
-        scores: dict[str, float] = {}
-        for storage, ids in (
-            (self._rag.entities_vdb, entities),
-            (self._rag.relationships_vdb, relations),
-        ):
-            vectors = await storage.get_vectors_by_ids(list(ids))
-            for vector_id, vector in vectors.items():
-                fact_id = ids[vector_id]
-                score = round(float(question @ vector), 4)
-                scores[fact_id] = max(score, scores.get(fact_id, 0.0))
-        return scores
+        scores = rank(evidence, cards, facts, denies(words, weights), weights)
+        best = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:top_k]
+        found = [fact for one, score in best if (fact := self._fact(one, modality, score))]
+        return self._with_imported(found, words, question, top_k, weights)
 
-    def _fold(self, scores: dict[str, float], sided: bool) -> None:
-        """Take out what would be said twice, so that the few best facts say different things.
+    async def _evidence(
+        self, text: str, question: np.ndarray, findings: Sequence[str], weights: dict[str, Any]
+    ) -> Evidence:
+        """What LightRAG's vectors, the word index and LightRAG's graph bring up."""
+        evidence = Evidence(words=self._by_words(text, int(weights["words"])))
+        vector = question.tolist()
+        names: dict[str, float] = {}
+        for hit in await self._rag.entities_vdb.query(text, int(weights["entities"]), vector):
+            evidence.facts[hit["file_path"]] = float(hit["distance"])
+            names[hit["entity_name"]] = float(hit["distance"])
+        for hit in await self._rag.relationships_vdb.query(text, int(weights["relations"]), vector):
+            evidence.facts[hit["file_path"]] = float(hit["distance"])
+        for hit in await self._rag.chunks_vdb.query(text, int(weights["cards"]), vector):
+            evidence.cards[hit["file_path"].removeprefix(CARD)] = float(hit["distance"])
+        near = sorted(names, key=lambda name: -names[name])[:EXPANDED]
+        for name in dict.fromkeys([*findings, *near]):
+            start = names.get(name, 1.0 if name in findings else 0.0)
+            await self._expand(name, start * weights["graph_decay"], evidence)
+        return evidence
 
-        A sign names its findings already, so "x appears as y" joins it; where a location is found,
-        "x is part of y" goes; left and right halves go when the text asks for no side.
-        """
-        for fact_id in list(scores):
-            entry = self._facts.get(fact_id, {})
-            if sign := entry.get("sign"):
-                scores[sign] = max(scores.pop(fact_id), scores.get(sign, 0.0))
-            elif entry.get("part") in scores:
-                del scores[fact_id]
-        if not sided:
-            for fact_id in list(scores):
-                if self._facts.get(fact_id, {}).get("sided"):
-                    del scores[fact_id]
+    async def _expand(self, name: str, score: float, evidence: Evidence) -> None:
+        """Score what a term is a kind of, and the findings that a sign belongs to."""
+        for fact_id, (a, b) in (await self._edges(name)).items():
+            if not fact_id.startswith(("MEDGEN:is-a:", "MEDGEN:appears-as:")):
+                continue
+            node = await self._rag.chunk_entity_relation_graph.get_node(b if a == name else a)
+            if node and score > evidence.graph.get(node["file_path"], 0.0):
+                evidence.graph[node["file_path"]] = score
+
+    def _by_words(self, text: str, count: int) -> dict[str, float]:
+        """Key to rank of the best full-text matches, 1 for the best."""
+        wanted = search_words(text)
+        if not wanted:
+            return {}
+        rows = self._words.execute(
+            "SELECT key, bm25(words) FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?",
+            (" OR ".join(f'"{word}"' for word in sorted(wanted)), count),
+        ).fetchall()
+        best = rows[0][1] if rows else 0.0  # bm25 is the more negative the better
+        return {key: value / best for key, value in rows} if best < 0 else {}
+
+    def _with_imported(
+        self,
+        facts: list[Fact],
+        text: str,
+        question: np.ndarray,
+        top_k: int,
+        weights: dict[str, Any],
+    ) -> list[Fact]:
+        """The best curated and imported facts together; what is curated keeps its words."""
+        most = max(1, int(weights["imported_share"] * top_k))
+        floor = weights["imported_floor"]
+        others = []
+        for source in (self.imported, self.literature):
+            if source is not None:
+                others += source.search(text, question, most, floor)
+        known = {fact.id for fact in facts}
+        others = [fact for fact in others if fact.id not in known and fact.id not in self._facts]
+        others = sorted(others, key=lambda fact: (-fact.score, fact.id))[:most]
+        return sorted([*facts, *others], key=lambda fact: (-fact.score, fact.id))[:top_k]
 
     def _fact(self, fact_id: str, modality: str | None, score: float) -> Fact | None:
         entry = self._facts.get(fact_id)
@@ -335,12 +306,5 @@ class KnowledgeStore:
             text = texts.get(modality) or texts[""]
         else:
             return None
-        score = min(max(score, 0.0), 1.0)
+        score = round(min(max(score, 0.0), 1.0), 4)
         return Fact(id=fact_id, kind=entry["kind"], text=text, score=score, source=entry["source"])
-
-
-def _complete(target: Path, mark: str) -> bool:
-    try:
-        return (target / "fingerprint").read_text(encoding="utf-8") == mark
-    except OSError:
-        return False

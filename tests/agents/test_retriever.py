@@ -6,7 +6,8 @@ import pytest
 
 from medgen.agents.retriever import KIND_ORDER, retrieve
 from medgen.knowledge.cases import CaseIndex
-from medgen.knowledge.store import KnowledgeStore, relevance
+from medgen.knowledge.store import KnowledgeStore
+from medgen.knowledge.workspace import relevance
 from medgen.records import Finding, Plan, Region
 
 

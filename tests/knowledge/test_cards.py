@@ -10,7 +10,7 @@ import pytest
 
 from medgen.knowledge.cards import finding_cards, known_modalities, modality_cards
 from medgen.knowledge.cases import bundled_cases
-from medgen.knowledge.facts import anatomy_table
+from medgen.knowledge.width import anatomy_table
 
 MODALITIES = ["Brain MRI", "Chest CT", "Chest X-ray", "Fundus", "OCT"]
 CAPTIONED_FROM_TEN = 10

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from medgen.knowledge.cards import finding_cards
-from medgen.knowledge.cases import bundled_cases, case_id, case_labels
+from medgen.knowledge.case_store import case_id
+from medgen.knowledge.cases import bundled_cases, case_labels
 
 
 def test_captions_of_the_right_modality_come_first(cases):
