@@ -16,8 +16,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+RATIO = "cardiothoracic_ratio"
+
 NUMBERS: dict[str, tuple[float, float]] = {
-    "cardiothoracic_ratio": (0.46, 0.04),
+    RATIO: (0.46, 0.04),
     "opacity_right": (0.36, 0.1),
     "opacity_left": (0.36, 0.1),
 }
@@ -72,10 +74,16 @@ def encode(conditions: Sequence[Mapping[str, float | str]]) -> Tensor:
 
 
 def opposite(condition: Mapping[str, float | str]) -> dict[str, float | str]:
-    """The condition with its numbers mirrored about their centres; empty where it has none."""
+    """The condition with its numbers mirrored about their centres.
+
+    Empty where no cardiothoracic ratio is given: pushed away from clear lungs by opacities alone,
+    films white out (docs/experiments/generator.md).
+    """
+    if RATIO not in condition:
+        return {}
     mirrored = {
         name: 2 * NUMBERS[name][0] - float(value)
         for name, value in condition.items()
         if name in NUMBERS
     }
-    return {**condition, **mirrored} if mirrored else {}
+    return {**condition, **mirrored}

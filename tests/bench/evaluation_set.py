@@ -83,7 +83,7 @@ def real_tables(data, out):
 
 
 def tasks(test, most):
-    """(table, file, prompt, row, structured) of every drawing."""
+    """(table, file, prompt, row) of every drawing."""
     counts = Counter((row["source"], row["label"], row["modal"]) for row in test)
     wanted = {
         key: (*CLASSES[key[:2]], min(most, count))
@@ -94,13 +94,13 @@ def tasks(test, most):
         for index in range(count):
             prompt = templates[index % len(templates)].format(words)
             name = f"{source}_{label.replace(' ', '_')}_{index:03d}.png"
-            yield "synthetic", name, prompt, {"source": source, "label": label}, {}
+            yield "synthetic", name, prompt, {"source": source, "label": label}
     for index, ratio in enumerate(RATIOS):
         row = {"cardiothoracic_ratio": f"{ratio:.4f}"}
-        told = {"cardiothoracic_ratio": float(ratio)}
-        yield "control", f"ratio_{index:03d}.png", "chest X-ray of an adult", row, told
+        prompt = f"PA chest X-ray of an adult, cardiothoracic ratio {ratio:.2f}"
+        yield "control", f"ratio_{index:03d}.png", prompt, row
     for index, prompt in itertools.product(range(32), SIDED):
-        yield "control", f"{prompt.split()[0]}_{index:03d}.png", prompt, {}, {}
+        yield "control", f"{prompt.split()[0]}_{index:03d}.png", prompt, {}
 
 
 def main():
@@ -119,14 +119,9 @@ def main():
     tables = {"synthetic": [], "control": []}
     for start in range(0, len(listed), given.batch):
         part, pending = listed[start : start + given.batch], []
-        for number, (table, name, prompt, row, structured) in part:
+        for number, (table, name, prompt, row) in part:
             plan, told = conditioning_of(Request(prompt=prompt, seed=given.seed), raw=False)
-            told = told.model_copy(
-                update={
-                    "seed": noise_seed(given.seed, number, 1, 0),
-                    "structured": {**told.structured, **structured},
-                }
-            )
+            told = told.model_copy(update={"seed": noise_seed(given.seed, number, 1, 0)})
             path = out / table / name
             if not path.exists():
                 pending.append((path, prompt, told))

@@ -29,3 +29,4 @@ def test_the_opposite_mirrors_numbers_keeps_categories_and_is_empty_without_numb
     mirrored = structured.opposite({"cardiothoracic_ratio": 0.55, "view": "PA"})
     assert mirrored == {"cardiothoracic_ratio": pytest.approx(0.37), "view": "PA"}
     assert structured.opposite({"view": "PA"}) == {}
+    assert structured.opposite({"opacity_right": 0.5, "opacity_left": 0.37}) == {}
