@@ -168,7 +168,7 @@ def localize(plan: Plan, session: Session | None = None) -> Plan:
     return plan.model_copy(
         update={
             "regions": regions,
-            "notes": [*plan.notes, *notes],
+            "notes": list(dict.fromkeys([*plan.notes, *notes])),
             "decided_by": plan.decided_by | {"anatomy": decided_by},
         }
     )

@@ -17,7 +17,7 @@ from medgen.knowledge.cards import FindingCard, MeasureCard, finding_cards
 from medgen.records import Entailed, Finding, Plan, Record
 
 SHOWN = ("present", "uncertain")
-LONGEST_DOUBT = 240
+SHORTEST_DOUBT, LONGEST_DOUBT = 3, 240  # words, characters
 
 
 def measure_of(finding: str, modality: str) -> MeasureCard | None:
@@ -209,9 +209,11 @@ def _judged(plan: Plan, answer: Assessment, who: str) -> Plan:
     entailed = {(one.finding, one.other) for one in plan.entailed if one.relation != "excludes"}
     doubts, notes = [], []
     for doubt in answer.implausible:
-        if doubt.finding in asked:
-            why = " ".join(doubt.why.split())[:LONGEST_DOUBT]
+        why = " ".join(doubt.why.split())[:LONGEST_DOUBT]
+        if doubt.finding in asked and len(why.split()) >= SHORTEST_DOUBT:
             doubts.append(f'{doubt.finding}: {who} doubts it, "{why}"')
+        elif doubt.finding in asked:
+            notes.append(f"{who} doubted {doubt.finding} and gave no reason: left out")
         else:
             notes.append(f'{who} doubted "{doubt.finding}", which is not asked for: left out')
     for one in answer.expected:
@@ -222,9 +224,9 @@ def _judged(plan: Plan, answer: Assessment, who: str) -> Plan:
             )
     return plan.model_copy(
         update={
-            "implausible": [*plan.implausible, *doubts],
-            "warnings": [*plan.warnings, *doubts],
-            "notes": [*plan.notes, *notes],
+            "implausible": list(dict.fromkeys([*plan.implausible, *doubts])),
+            "warnings": list(dict.fromkeys([*plan.warnings, *doubts])),
+            "notes": list(dict.fromkeys([*plan.notes, *notes])),
         }
     )
 

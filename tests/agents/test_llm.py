@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from medgen.agents import interpreter, llm
-from medgen.agents.anatomy import Localization
+from medgen.agents.anatomy import Localization, localize
 from medgen.agents.chat_model import ChatModel, Message, NoAnswer, Reply, complaint_of
 from medgen.agents.features import FeatureMap
 from medgen.agents.interpreter import ReadFinding, RequestReading
 from medgen.agents.llm import AnswerCache, Session, Unusable, as_data, conversation
-from medgen.agents.pathology import Assessment
+from medgen.agents.pathology import Assessment, assess
 from medgen.agents.report_draft import ReportDraft
 from medgen.agents.state import LanguageUse
 from medgen.errors import BadInput
@@ -343,3 +343,23 @@ def test_a_phrase_has_one_meaning() -> None:
     assert [line for line in plan.warnings if "script:1" in line] == [
         'script:1 read "snufflation" as pneumonia'
     ]
+
+
+def test_a_doubt_needs_a_reason_and_is_told_once() -> None:
+    plan = interpreter.parse(Request(prompt="macular hole, OCT"), Session(None, Settings()))
+    said = ("macular hole", "too rare in\nthe newborn")
+    judged = assess(plan, session(doubts(said, said, ("macular hole", "macular hole"))))
+    doubt = 'macular hole: script:1 doubts it, "too rare in the newborn"'
+    assert judged.implausible == [doubt] and judged.warnings.count(doubt) == 1
+    assert "script:1 doubted macular hole and gave no reason: left out" in judged.notes
+    assert judged.findings[0].finding == "macular hole"
+
+
+def test_a_place_is_the_model_s_only_where_nobody_else_has_one() -> None:
+    ruled = interpreter.parse(Request(prompt="cardiomegaly, CXR"), Session(None, Settings()))
+    answer = Localization.model_validate(
+        {"regions": [{"finding": "cardiomegaly", "region": "lung", "side": "left"}] * 2}
+    )
+    plan = localize(ruled, session(answer))
+    assert [region.name for region in plan.regions] == ["heart"]
+    assert plan.notes == ["script:1 placed cardiomegaly in the lung: kept in heart"]
