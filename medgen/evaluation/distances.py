@@ -100,7 +100,9 @@ def neighbourhood_scores(real: np.ndarray, other: np.ndarray) -> dict[str, float
 
     Source: Kynkäänniemi et al. 2019 and Naeem et al. 2020.
     """
-    with contextlib.redirect_stdout(io.StringIO()):
+    # prdc prints its counts, and scikit-learn warns of the threads it is asked for.
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         scores = prdc.compute_prdc(real, other, nearest_k=settings()["neighbours"])
     return {name: float(scores[name]) for name in NEIGHBOURHOOD}
 

@@ -2,9 +2,9 @@
 
 Two halves. What is shown: a small residual network (He et al. 2016) on 256x256 pixels, trained on
 real images of the five modalities. How it is drawn: energies of fixed frequency bands, which blur,
-noise and compression change and classifiers ignore. Each is whitened, so that neither outweighs
-the other. Other architecture, seed and fold than every network of the verifier. Knows pixels;
-knows no metric and no prompt.
+noise and compression change and classifiers ignore. Each is whitened, and the second weighs half,
+so that neither drowns the other. Other architecture, seed and fold than every network of the
+verifier. Knows pixels; knows no metric and no prompt.
 """
 
 from __future__ import annotations

@@ -294,6 +294,9 @@ def join(trunk: Trunk, config: dict, side: TrainingSide) -> CompactEncoder:
     head.fit(features, side.answers[chosen])
     net.classes.weight.copy_(torch.from_numpy(head.coef_))
     net.classes.bias.copy_(torch.from_numpy(head.intercept_))
+    net.join.weight[recipe["trunk"] :] *= recipe["balance"]
+    net.join.bias[recipe["trunk"] :] *= recipe["balance"]
+    net.classes.weight[:, recipe["trunk"] :] /= recipe["balance"]
     return encoder
 
 

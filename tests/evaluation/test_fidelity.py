@@ -298,7 +298,7 @@ def test_copies_are_nearer_than_real_images_can_be(real_features) -> None:
     values, floors, _ = compared(real_features, phantoms(COUNT))
     assert values[FID] < floors[FID]
     assert values["precision"] > floors["precision"]
-    assert values["coverage"] > floors["coverage"]
+    assert values["density"] > floors["density"]
 
 
 # ---- the suite
