@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pydantic import Field
+
+from medgen.agents.chat_model import LONGEST_LIST
 from medgen.agents.consistency import implied
 from medgen.agents.language import rules
 from medgen.agents.llm import RULES, Session
@@ -98,7 +101,7 @@ class Placed(Record):
 class Localization(Record):
     """Where the findings lie."""
 
-    regions: list[Placed]
+    regions: list[Placed] = Field(max_length=LONGEST_LIST)
 
 
 def _asked_where(plan: Plan) -> dict[str, list[Region]]:

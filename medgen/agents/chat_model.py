@@ -25,6 +25,7 @@ from medgen.settings import Settings
 
 Message = tuple[Literal["system", "human", "ai"], str]
 CHARACTERS_A_TOKEN = 4
+LONGEST_LIST = 12  # in an answer; without a limit a weak model fills lists until it is cut off
 REST_SECONDS = 60  # after a failure that asking again at once does not mend
 _LONGEST_COMPLAINT = 600
 _LONGEST_TEXT = 4000

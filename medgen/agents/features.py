@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from pydantic import Field
+
+from medgen.agents.chat_model import LONGEST_LIST
 from medgen.agents.consistency import implied
 from medgen.agents.language import rules, tokenize
 from medgen.agents.llm import RULES, Session
@@ -97,13 +100,13 @@ class ChosenSigns(Record):
     """The signs of one finding, by their numbers."""
 
     finding: str
-    signs: list[int]
+    signs: list[int] = Field(max_length=LONGEST_LIST)
 
 
 class FeatureMap(Record):
     """How the findings are to look."""
 
-    signs: list[ChosenSigns]
+    signs: list[ChosenSigns] = Field(max_length=LONGEST_LIST)
 
 
 def _by_rules(plan: Plan, facts: Sequence[Fact]) -> tuple[list[Sign], list[MeasurementTarget]]:

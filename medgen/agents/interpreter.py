@@ -14,6 +14,7 @@ from functools import cache
 from pydantic import Field
 
 from medgen.agents import parser
+from medgen.agents.chat_model import LONGEST_LIST
 from medgen.agents.language import Token, fold, rules, tokenize
 from medgen.agents.llm import RULES, Session
 from medgen.agents.scope import cue_lexicon
@@ -43,8 +44,8 @@ class RequestReading(Record):
     """What the request asks for."""
 
     modality: str | None
-    findings: list[ReadFinding]
-    not_drawable: list[str]
+    findings: list[ReadFinding] = Field(max_length=LONGEST_LIST)
+    not_drawable: list[str] = Field(max_length=LONGEST_LIST)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
+from pydantic import Field
+
+from medgen.agents.chat_model import LONGEST_LIST
 from medgen.agents.consistency import implied
 from medgen.agents.language import rules, tokenize
 from medgen.agents.llm import RULES, Session
@@ -181,8 +184,8 @@ class Expectation(Record):
 class Assessment(Record):
     """Whether the findings fit each other, the modality and the patient."""
 
-    implausible: list[Doubt]
-    expected: list[Expectation]
+    implausible: list[Doubt] = Field(max_length=LONGEST_LIST)
+    expected: list[Expectation] = Field(max_length=LONGEST_LIST)
 
 
 def _question(plan: Plan) -> dict[str, object]:
