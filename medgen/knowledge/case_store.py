@@ -316,7 +316,7 @@ class CaseStore:
         modality: str | None = None,
         k: int = 3,
         findings: Collection[str] = (),
-        floor: float = 0.0,
+        floor: float = -1.0,
     ) -> list[Case]:
         """The captions nearest to a text, best first, one case each with how many share it."""
         if self._texts is None or not text.strip():

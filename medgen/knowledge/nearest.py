@@ -19,6 +19,7 @@ import numpy as np
 VECTORS, INDEX, STATE = "vectors.f16", "index.faiss", "index.json"
 BLOCK = 65_536
 TRAIN_PER_LIST = 40
+TRAIN_ROUNDS = 10
 SEED = 0
 PROBE_SHARE = 0.06
 Progress = Callable[[int, int], None]
@@ -102,6 +103,7 @@ def build_index(
         index = faiss.IndexIVFScalarQuantizer(
             coarse, dimension, lists, kind, faiss.METRIC_INNER_PRODUCT, False
         )
+        index.cp.niter, index.cp.seed = TRAIN_ROUNDS, SEED
         sample = min(count, TRAIN_PER_LIST * lists)
         chosen = np.sort(np.random.default_rng(SEED).choice(count, sample, replace=False))
         index.train(np.asarray(vectors[chosen], dtype=np.float32))
@@ -159,12 +161,18 @@ class Nearest:
         if allowed is not None:
             bits = np.packbits(allowed[: self.count], bitorder="little")
             selector = faiss.IDSelectorBitmap(bits)
-        if self.lists:
-            # A narrow filter leaves few rows a list: then more lists are looked through.
-            probes = int(min(self.lists, max(8, self.lists * PROBE_SHARE / math.sqrt(share))))
-            chosen = faiss.SearchParametersIVF(sel=selector, nprobe=probes)
-        elif selector is not None:
-            chosen = faiss.SearchParameters(sel=selector)
-        scores, found = self._index.search(question[None], min(k, self.count), params=chosen)
+        if self.lists == 0:
+            if selector is not None:
+                chosen = faiss.SearchParameters(sel=selector)
+            scores, found = self._index.search(question[None], min(k, self.count), params=chosen)
+        else:
+            wanted = min(k, self.count if allowed is None else int(allowed.sum()))
+            probes = max(8, int(self.lists * PROBE_SHARE))
+            while True:  # what a filter leaves may lie in far lists
+                chosen = faiss.SearchParametersIVF(sel=selector, nprobe=min(probes, self.lists))
+                scores, found = self._index.search(question[None], wanted, params=chosen)
+                if probes >= self.lists or (found[0] >= 0).sum() >= wanted:
+                    break
+                probes *= 4
         kept = found[0] >= 0
         return found[0][kept], scores[0][kept]

@@ -8,11 +8,19 @@ from importlib import resources
 
 import pytest
 
-from medgen.knowledge.cards import finding_cards, known_modalities, modality_cards
+from medgen.knowledge.cards import (
+    finding_cards,
+    known_modalities,
+    modality_cards,
+    references,
+)
 from medgen.knowledge.cases import bundled_cases
 from medgen.knowledge.width import anatomy_table
 
 MODALITIES = ["Brain MRI", "Chest CT", "Chest X-ray", "Fundus", "OCT"]
+LEAST_FINDINGS = {
+    "Brain MRI": 35, "Chest CT": 35, "Chest X-ray": 40, "Fundus": 25, "OCT": 25,
+}  # fmt: skip
 CAPTIONED_FROM_TEN = 10
 # Not in the labels: measured into the captions, or said by another label.
 MEASURED = {"cardiomegaly", "normal heart size", "lung opacity", "clear lungs", "pneumonia"}
@@ -31,7 +39,8 @@ def every_finding():
 def test_five_modalities_with_findings():
     assert sorted(modality_cards()) == MODALITIES == sorted(finding_cards())
     for name in MODALITIES:
-        assert len(finding_cards()[name]) >= 15
+        abnormal = [card for card in finding_cards()[name].values() if card.kind == "abnormal"]
+        assert len(abnormal) >= LEAST_FINDINGS[name]
         assert any(card.kind == "normal" for card in finding_cards()[name].values())
 
 
@@ -59,6 +68,10 @@ def test_codes_mean_what_the_cards_say():
         if card.code:
             meanings.setdefault(card.code, set()).add(card.name)
     assert [names for names in meanings.values() if len(names) > 1] == []
+    codes_of = {}
+    for card in every_finding():
+        codes_of.setdefault(card.name, set()).add(card.code)
+    assert [name for name, known in codes_of.items() if len(known) > 1] == [], "one id a finding"
 
 
 def test_sided_codes_are_partners_in_the_anatomy_table():
@@ -150,3 +163,29 @@ def test_aliases_name_one_modality():
 def test_breast_mri_is_known_without_a_card():
     assert known_modalities()["Breast MRI"].body_part == "breast"
     assert "Breast MRI" not in modality_cards()
+
+
+def test_every_finding_says_how_it_looks_and_how_it_is_measured():
+    cited = {reference.cite for reference in references().values()}
+    for card in every_finding():
+        assert all(part.strip() for part in card.look.model_dump().values()), card.name
+        assert card.ranges(), card.name
+        for measure in card.ranges():
+            assert measure.source in cited, (card.name, measure.source)
+            for limits in filter(
+                None, (measure.normal, measure.abnormal, *measure.grades.values())
+            ):
+                low, high = limits
+                assert (low, high) != (None, None), (card.name, measure.name)
+                assert low is None or high is None or low <= high, (card.name, measure.name)
+            if measure.normal and None not in (*measure.normal, *measure.abnormal):
+                assert measure.normal != measure.abnormal, (card.name, measure.name)
+
+
+def test_every_reference_is_used_and_sources_are_references_or_own_words():
+    known = {reference.cite for reference in references().values()}
+    used = set()
+    for card in every_finding():
+        used |= {card.source, *(measure.source for measure in card.ranges())}
+        assert card.source in known or card.source.startswith("own wording"), card.name
+    assert known <= used | {"by definition: present or not"}, known - used
