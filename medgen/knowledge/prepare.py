@@ -73,7 +73,7 @@ def write_cases(manifest: Path) -> None:
 
 
 class _Recorder(CachedEmbedder):
-    """The bundled embedder, remembering what it was asked; ready-made vectors are not made again."""
+    """The bundled embedder, remembering what it was asked; no ready-made vector is made again."""
 
     def __init__(self) -> None:
         ready = ready_vectors(default_embedder())

@@ -152,14 +152,15 @@ class KnowledgeStore:
         return own
 
     def named(self, name: str) -> list[str]:
-        """Ids of the facts that go by a name, as curated before as imported."""
-        words = f'"{name}"'
+        """Ids of the facts that go by a name: those called so first, then those that hold it."""
+        own = name.strip().lower()
+        exact = [fact_id for fact_id, known in self._names.items() if known.lower() == own]
         rows = self._words.execute(
             "SELECT key FROM words WHERE words MATCH ? AND key NOT LIKE 'card|%' "
             "ORDER BY length(text) LIMIT 5",
-            (words,),
+            ('"' + own.replace('"', "") + '"',),
         )
-        return [row[0] for row in rows]
+        return list(dict.fromkeys([*exact, *(row[0] for row in rows)]))
 
     def relations(self, name: str, modality: str | None = None) -> list[Fact]:
         """The typed relations of a finding, region or measurement, by its name; score 1.

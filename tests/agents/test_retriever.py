@@ -108,3 +108,21 @@ def test_unknown_modality_is_no_error(store, cases):
 def test_very_long_prompt(store, cases):
     facts = retrieve(cardiomegaly_plan(prompt="enlarged heart " * 700), store, cases)
     assert "HP:0001640" in {fact.id for fact in facts}
+
+
+def test_retrieval_can_be_switched_off(store, cases, monkeypatch):
+    from medgen.settings import settings
+
+    plan = Plan(
+        prompt="bacterial pneumonia",
+        modality="Chest X-ray",
+        findings=[Finding(finding="bacterial pneumonia")],
+    )
+    kinds = {}
+    for setting in ("all", "facts", "off"):
+        monkeypatch.setenv("MEDGEN_RETRIEVAL", setting)
+        settings.cache_clear()
+        kinds[setting] = {fact.kind for fact in retrieve(plan, store, cases)}
+    settings.cache_clear()
+    assert kinds["all"] == {"term", "relation", "sign", "case"}
+    assert kinds["facts"] == {"term", "relation", "sign"} and kinds["off"] == set()

@@ -63,6 +63,30 @@ def test_a_model_that_fails_is_said_and_tried_again(tmp_path):
     literature.close()
 
 
+def test_pdf_text(tmp_path):
+    pytest.importorskip("pypdf")
+    stream = b"BT /F1 12 Tf 72 720 Td (Kerley lines in edema) Tj ET"
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R "
+        b"/Resources << /Font << /F1 5 0 R >> >> >>",
+        b"<< /Length %d >>\nstream\n%s\nendstream" % (len(stream), stream),
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+    ]
+    body, offsets = b"%PDF-1.4\n", []
+    for number, content in enumerate(objects, start=1):
+        offsets.append(len(body))
+        body += b"%d 0 obj\n%s\nendobj\n" % (number, content)
+    table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
+    path = tmp_path / "a.pdf"
+    path.write_bytes(
+        body + b"xref\n0 6\n0000000000 65535 f \n" + table
+        + b"trailer << /Size 6 /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF" % len(body)
+    )  # fmt: skip
+    assert "Kerley lines in edema" in text_of(path)
+
+
 @pytest.mark.parametrize(("name", "content"), [("a.pdf", b"no pdf"), ("a.txt", b"\xff\xfe\x00")])
 def test_unreadable_files_are_one_clear_line(tmp_path, name, content):
     path = tmp_path / name

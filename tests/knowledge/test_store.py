@@ -130,6 +130,36 @@ def test_relations_are_typed(store):
     assert store.relations("no such thing") == []
 
 
+def test_names_lead_to_facts_and_facts_to_their_neighbours(store):
+    assert store.named("Pleural effusion")[0] == "RADLEX:RID34539"
+    assert store.named("no such thing at all") == []
+    texts = {fact.text for fact in store.relations_of("RADLEX:RID34539", "Chest X-ray")}
+    assert any("is measured by" in text and "200" in text for text in texts)
+    assert any("blunted costophrenic angle" in text for text in texts)
+    assert any("Exudative pleural effusion is a kind of pleural effusion" in text for text in texts)
+    assert store.counts()["wide terms"] > 2000
+
+
+def test_imported_terms_are_asked_too_and_stand_beside_the_curated(tmp_path, store):
+    from terminology_files import write_obo
+
+    from medgen.knowledge.shelf import Shelf
+    from medgen.knowledge.store import IMPORTED
+
+    (tmp_path / store.folder.name).symlink_to(store.folder)
+    path = write_obo(tmp_path / "x.obo", ["unheard-of lung widget", "heart"])
+    shelf = Shelf(tmp_path / IMPORTED, store.embedder, write=True)
+    shelf.take("obo", path)
+    shelf.close()
+    opened = KnowledgeStore.open(tmp_path)
+    facts = opened.query("unheard-of lung widget", "Chest X-ray", top_k=5)
+    assert facts[0].id == "SYN:0" and len([f for f in facts if f.id.startswith("SYN:")]) <= 2
+    assert opened.fact("SYN:0").text == "unheard-of lung widget"
+    assert opened.relations_of("SYN:1")[0].text == "heart is a unheard-of lung widget"
+    plain = [fact.id for fact in store.query("big heart shadow", "Chest X-ray", top_k=3)]
+    assert opened.query("big heart shadow", "Chest X-ray", top_k=3)[0].id == plain[0]
+
+
 def test_every_cited_id_exists(store):
     for modality, cards in finding_cards().items():
         for card in cards.values():
