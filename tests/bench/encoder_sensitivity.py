@@ -135,6 +135,8 @@ def distortions(encoder: CompactEncoder, data: Fold, recipe: dict) -> None:
             quantity = most * strength**1.5
             if kind == "compression":
                 quantity = 75 - most * strength
+            elif kind == "foreign patch":
+                quantity = most * strength
             line(kind, f"{quantity:.2f}", changed)
 
 
