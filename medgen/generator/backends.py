@@ -13,6 +13,13 @@ from medgen.settings import Settings
 BUNDLED = Path(str(resources.files("medgen.generator") / "weights" / "compact"))
 
 
+def available_cores() -> int:
+    """Processor cores that this process may use, which can be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def load_generator(settings: Settings) -> Generator:
     """Load the backend of `settings.backend`.
 
@@ -21,7 +28,7 @@ def load_generator(settings: Settings) -> Generator:
     """
     import torch
 
-    torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+    torch.set_num_threads(settings.threads or available_cores())
     kind, _, source = settings.backend.partition(":")
     if kind == "compact" and not source:
         from medgen.generator.compact import CompactGenerator

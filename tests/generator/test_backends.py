@@ -1,5 +1,7 @@
 """A modality card plus a diffusers folder adds a modality: planned, drawn, marked."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from medgen.errors import BadInput
-from medgen.generator.backends import load_generator
+from medgen.generator.backends import available_cores, load_generator
 from medgen.knowledge import cards
 from medgen.records import Conditioning
 from medgen.settings import Settings, settings
@@ -115,6 +117,17 @@ def test_without_a_card_it_is_refused(pipeline_folder):
     generator = load_generator(Settings(backend=f"diffusers:{pipeline_folder}", steps=2))
     with pytest.raises(BadInput, match="modality card"):
         generator.sample([Conditioning(prompt="breast", modality="Breast MRI")])
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+def test_threads_are_the_cores_that_the_process_may_use():
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        assert available_cores() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+    assert available_cores() == len(before)
 
 
 @pytest.mark.parametrize("backend", ["", "compact:x", "magic", "diffusers:"])
