@@ -8,20 +8,16 @@ what embeds an image is given to it.
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import re
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator
-from functools import lru_cache
+from collections.abc import Callable, Collection
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from medgen.errors import BadInput, MedgenError
-from medgen.knowledge.cards import finding_cards
+from medgen.errors import MedgenError
+from medgen.knowledge.case_table import case_id, findings_in, table_rows
 from medgen.knowledge.embedder import CachedEmbedder
 from medgen.knowledge.nearest import Nearest, VectorFile, build_index, index_state
 from medgen.records import Record
@@ -31,8 +27,6 @@ ROWS_A_COMMIT = 2_000
 CAPTIONS_A_COMMIT = 512
 IMAGES_A_COMMIT = 256
 EXACT_UP_TO = 50_000
-REQUIRED = ("path", "text", "modal")
-DENIED_BEFORE = r"(?:\bno|\bwithout|\bnot|\bfree of|\babsence of|\bnegative for)(?:\W+\w+){0,3}\W+$"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS captions(
     row INTEGER PRIMARY KEY, text TEXT NOT NULL, modality TEXT NOT NULL, findings TEXT NOT NULL,
@@ -72,31 +66,6 @@ class Case(Record):
     source: str
     score: float
     cases: int = 1
-
-
-def case_id(path: str) -> str:
-    """The number of a case: a short hash of its image's path as the table gives it."""
-    return hashlib.sha256(path.encode()).hexdigest()[:10]
-
-
-@lru_cache
-def _finding_pattern(modality: str) -> tuple[re.Pattern[str], dict[str, str]]:
-    cards = finding_cards().get(modality, {}).values()
-    names = {name.lower(): card.name for card in cards for name in (card.name, *card.synonyms)}
-    longest = sorted(names, key=len, reverse=True)
-    return re.compile(rf"\b(?:{'|'.join(map(re.escape, longest)) or '(?!)'})\b"), names
-
-
-def findings_in(text: str, modality: str) -> list[str]:
-    """Canonical findings whose names stand in a caption and are not denied right before."""
-    pattern, names = _finding_pattern(modality)
-    lower = text.lower()
-    found = {
-        names[match[0]]: None
-        for match in pattern.finditer(lower)
-        if not re.search(DENIED_BEFORE, lower[: match.start()])
-    }
-    return list(found)
 
 
 class CaseStore:
@@ -223,7 +192,7 @@ class CaseStore:
 
     def _read(self, table: Path, progress: Progress | None) -> tuple[int, int]:
         total = new = 0
-        rows = _table_rows(table)
+        rows = table_rows(table)
         while batch := list(islice(rows, ROWS_A_COMMIT)):
             with self._base:
                 for row in batch:
@@ -388,22 +357,3 @@ class CaseStore:
             score=round(min(max(score, 0.0), 1.0), 4),
             cases=int(count),
         )
-
-
-def _table_rows(table: Path) -> Iterator[dict[str, str]]:
-    if not table.is_file():
-        raise BadInput(f"no table at {table}: give a CSV file with columns {', '.join(REQUIRED)}")
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            missing = [name for name in REQUIRED if name not in (reader.fieldnames or [])]
-            if missing:
-                raise BadInput(
-                    f"{table} has no column {', '.join(missing)}: it needs path,text,modal"
-                )
-            for number, row in enumerate(reader, start=2):
-                if not (row["path"] and row["text"] and row["modal"]):
-                    raise BadInput(f"{table} line {number}: path, text and modal must be filled")
-                yield row
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{table} cannot be read as CSV ({error})") from error

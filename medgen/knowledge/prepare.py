@@ -21,7 +21,7 @@ import numpy as np
 
 from medgen.data.images import write_atomic
 from medgen.errors import BadInput
-from medgen.knowledge.case_store import case_id
+from medgen.knowledge.case_table import case_id
 from medgen.knowledge.cases import CAPTION_COLUMNS, CASE_COLUMNS, bundled_cases, case_labels
 from medgen.knowledge.embedder import CachedEmbedder, default_embedder, text_key
 from medgen.knowledge.fact_base import fact_base

@@ -22,6 +22,7 @@ from medgen.errors import BadInput, MedgenError
 from medgen.knowledge.embedder import CachedEmbedder
 from medgen.knowledge.nearest import Nearest, VectorFile, build_index, index_state
 from medgen.knowledge.terminologies import IS_A, READERS, Term
+from medgen.knowledge.words import WORD, search_words
 from medgen.records import Fact, Record
 
 DATABASE = "terms.sqlite"
@@ -29,12 +30,6 @@ TERMS_A_COMMIT = 2_000
 TEXTS_A_COMMIT = 512
 EXACT_UP_TO = 200_000
 WORDS_WEIGHT = 0.1
-WORD = r"[^\W_]{2,}"
-STOP_WORDS = {
-    "a", "an", "and", "are", "as", "at", "be", "by", "for", "from", "has", "have", "in", "into",
-    "is", "it", "its", "like", "of", "on", "or", "that", "the", "their", "this", "to", "was",
-    "were", "which", "with",
-}  # fmt: skip
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS terms(
     row INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, name TEXT NOT NULL, synonyms TEXT NOT NULL,
@@ -342,11 +337,6 @@ class Shelf:
             )
             for row in rows
         ]
-
-
-def search_words(text: str) -> set[str]:
-    """The words of a question that are worth looking for."""
-    return set(re.findall(WORD, text.lower())) - STOP_WORDS
 
 
 def _chained(first: Term, rest: Iterator[Term]) -> Iterator[Term]:

@@ -24,7 +24,8 @@ from medgen.knowledge.fusion import Evidence, denies, rank
 from medgen.knowledge.lay import in_field_words
 from medgen.knowledge.lightrag_host import make_lightrag, run
 from medgen.knowledge.literature import Literature
-from medgen.knowledge.shelf import Shelf, search_words
+from medgen.knowledge.shelf import Shelf
+from medgen.knowledge.words import search_words
 from medgen.knowledge.workspace import (
     FACTS_FILE,
     SIDES,

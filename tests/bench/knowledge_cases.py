@@ -105,7 +105,8 @@ def main() -> None:
             kept.append(np.mean([case.score >= exact[0] - 1e-3 for case in found]))
         print(json.dumps({
             "step": f"query, {name}", "median_ms": round(1000 * statistics.median(seconds), 1),
-            "worst_ms": round(1000 * max(seconds), 1), "recall_at_10": round(float(np.mean(kept)), 3),
+            "worst_ms": round(1000 * max(seconds), 1),
+            "recall_at_10": round(float(np.mean(kept)), 3),
         }))  # fmt: skip
     print(json.dumps({"exact up to": case_store.EXACT_UP_TO}))
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from medgen.errors import BadInput
-from medgen.knowledge import case_store
-from medgen.knowledge.case_store import CaseStore, findings_in
+from medgen.knowledge.case_store import CaseStore
+from medgen.knowledge.case_table import case_id, findings_in
 from medgen.knowledge.cases import CaseIndex, bundled_cases
 from medgen.knowledge.embedder import default_embedder
 from medgen.knowledge.nearest import Nearest, VectorFile, build_index, index_state, lists_for
@@ -56,7 +56,7 @@ def test_findings_are_read_and_denials_heard():
 
 def test_by_words_with_filters(store):
     best = store.search("large effusion on the left side")[0]
-    assert best.id == case_store.case_id("a.png") or best.id == case_store.case_id("d.png")
+    assert best.id == case_id("a.png") or best.id == case_id("d.png")
     assert best.cases == 2 and best.findings == ["pleural effusion"] and best.source == "mine"
     assert [case.path for case in store.search("film", "Chest CT")] == ["c.png"]
     found = store.search("film", "Chest X-ray", 5, ["pleural effusion"])

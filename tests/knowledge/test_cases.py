@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from medgen.knowledge.cards import finding_cards
-from medgen.knowledge.case_store import case_id
+from medgen.knowledge.case_table import case_id
 from medgen.knowledge.cases import bundled_cases, case_labels
 
 
