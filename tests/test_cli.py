@@ -14,7 +14,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from medgen import cli
-from medgen.console import LiveSteps, one_line
+from medgen.console.progress import LiveSteps
+from medgen.console.text import one_line
 from medgen.errors import BadInput
 from medgen.records import (
     Conditioning,

@@ -14,7 +14,7 @@ from phantom import phantom_collaborators
 from typer.testing import CliRunner
 
 from medgen import cli
-from medgen.console import NO_CODE, show_plan
+from medgen.console.plans import NO_CODE, show_plan
 from medgen.errors import BadInput
 from medgen.graphs.agent import Agent
 from medgen.graphs.plan import Table, plan_line, plan_table

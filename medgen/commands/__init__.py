@@ -1,0 +1,1 @@
+"""The commands, a module a kind of work: arguments in, records out, no logic."""
