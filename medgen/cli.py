@@ -56,6 +56,9 @@ class OneLineErrors(TyperGroup):
             # Usage errors, known by their shape: some typer releases carry a click of their own.
             if hasattr(error, "format_message") and hasattr(error, "ctx"):
                 context = error.ctx
+                if context and not error.format_message().strip():  # a group without a command
+                    typer.echo(context.get_help())
+                    sys.exit(0)
                 where = f" (see: {context.command_path} --help)" if context else ""
                 _fail(f"{error.format_message()}{where}", UNACCEPTABLE_ARGUMENTS)
             hint = "" if os.environ.get(DEBUG) else f"; set {DEBUG}=1 to see the traceback"

@@ -355,3 +355,13 @@ def test_generated_files_say_that_they_are_synthetic(elsewhere: Path) -> None:
         assert "Synthetic" in image.info["Description"]
         assert image.info["Verdict"] == "not verified"
         assert np.asarray(image).shape == (256, 256, 3)
+
+
+@pytest.mark.parametrize("group", [["data"], ["knowledge"], ["knowledge", "import"]])
+def test_a_group_without_a_command_explains_itself(group, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.app(group)
+    assert caught.value.code == 0
+    shown = capsys.readouterr()
+    assert "Commands" in shown.out
+    assert "error" not in shown.err

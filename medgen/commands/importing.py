@@ -11,7 +11,9 @@ from medgen.commands.shared import Json, examples, print_json, working
 from medgen.console.progress import CountedSteps
 from medgen.console.text import one_line
 
-commands = typer.Typer(help="Import what you hold: terminologies, literature, cases.")
+commands = typer.Typer(
+    help="Import what you hold: terminologies, literature, cases.", no_args_is_help=True
+)
 
 Files = Annotated[list[Path], typer.Argument(help="Files to read.", show_default=False)]
 

@@ -12,7 +12,7 @@ from medgen.console.facts import show_counts, show_facts
 from medgen.console.progress import spinner
 from medgen.console.text import one_line
 
-commands = typer.Typer(help="Build, ask and widen the knowledge store.", no_args_is_help=False)
+commands = typer.Typer(help="Build, ask and widen the knowledge store.", no_args_is_help=True)
 
 
 @commands.command("build", epilog=examples("medgen knowledge build"))

@@ -70,7 +70,6 @@ class Sheet:
 SUMMARY: tuple[tuple[Suite, str, str, str], ...] = (
     ("fidelity", "KID", "", "KID"),
     ("fidelity", "coverage", "", "coverage"),
-    ("fidelity", "told from real", "", "told from real"),
     ("diversity", "MS-SSIM within a prompt", "", "MS-SSIM"),
     ("alignment", "presence accuracy", "", "findings agree"),
     ("alignment", "modality agreement", "", "modality agrees"),

@@ -303,10 +303,26 @@ class KnowledgeStore:
             return None
         texts = entry["texts"]
         if modality is None:
-            text = "; ".join(dict.fromkeys(texts.values()))
+            text = _joined(texts)
         elif modality in texts or "" in texts:
             text = texts.get(modality) or texts[""]
         else:
             return None
         score = round(min(max(score, 0.0), 1.0), 4)
         return Fact(id=fact_id, kind=entry["kind"], text=text, score=score, source=entry["source"])
+
+
+def _joined(texts: dict[str, str]) -> str:
+    """A fact's texts of several modalities as one: what they share once, then each one's own."""
+    if len(set(texts.values())) == 1:
+        return next(iter(texts.values()))
+    parts = {modality: text.split("; ") for modality, text in texts.items()}
+    shared = [
+        one for one in next(iter(parts.values())) if all(one in own for own in parts.values())
+    ]
+    said = list(shared)
+    for modality, own in parts.items():
+        rest = "; ".join(part for part in own if part not in shared)
+        if rest:
+            said.append(f"{modality}: {rest}" if modality else rest)
+    return "; ".join(said)

@@ -249,3 +249,11 @@ def test_query_works_inside_a_running_event_loop(store):
         return store.query("enlarged heart", "Chest X-ray")
 
     assert asyncio.run(ask()) == store.query("enlarged heart", "Chest X-ray")
+
+
+def test_a_finding_of_two_modalities_says_once_what_they_share(store):
+    fact = store.fact("HP:0000501")
+    assert fact.text.count("glaucoma (also") == 1
+    assert fact.text.count("side: one or both eyes") == 1
+    assert "Fundus: location: optic disc" in fact.text
+    assert "OCT: location: nerve fiber" in fact.text
