@@ -233,10 +233,10 @@ class ChatModel:
             answered = getattr(usage, "completion_tokens", None) or self.answer_tokens
             return Reply(None, "", _TOO_LONG, asked, answered)
         if isinstance(outcome[0], Exception):
-            raise self._why(outcome[0]) from None
+            raise self.why(outcome[0]) from None
         return _reply(outcome[0], messages, record)
 
-    def _why(self, error: Exception) -> NoAnswer:
+    def why(self, error: Exception) -> NoAnswer:
         """What went wrong, in our words: the provider's may quote a key."""
         chain: list[BaseException] = []
         link: BaseException | None = error

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from medgen.agents.modality import resolve_modality
-from medgen.errors import BadInput
+from medgen.errors import BadInput, MedgenError
 from medgen.graphs.collaborators import shared_collaborators
 from medgen.knowledge.case_store import CasesTaken, CaseStore
 from medgen.knowledge.cases import cases_folder
@@ -207,13 +207,18 @@ def import_literature(paths: Sequence[Path], progress: Progress | None = None) -
         )
     from medgen.agents.chat_model import ChatModel
 
-    chat = ChatModel(settings()).model
+    chat = ChatModel(settings())
+    _ = chat.model  # what cannot be made is said before any file is read
 
     async def answer(prompt: str, system_prompt: str | None) -> str:
         messages = [("human", prompt)]
         if system_prompt:
             messages.insert(0, ("system", system_prompt))
-        reply = await chat.ainvoke(messages)
+        try:
+            reply = await chat.model.ainvoke(messages)
+        except Exception as error:
+            # Kept with the file and shown: it must not quote the provider, who may quote a key.
+            raise MedgenError(str(chat.why(error))) from None
         return str(reply.content)
 
     vectors = ready_vectors(default_embedder())

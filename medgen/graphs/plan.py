@@ -113,7 +113,9 @@ class Table:
                         self._check(row)
                         known = True
                     yield row
-        except (OSError, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
+        except RecursionError as error:
+            raise BadInput(f"{self.path} nests too deeply: give one flat object a line") from error
+        except (OSError, ValueError, csv.Error) as error:
             raise BadInput(f"{self.path} cannot be read ({error}): correct the file") from error
         if not known:
             raise BadInput(f"{self.path} has no rows: give a header line and a row a text")
@@ -198,7 +200,8 @@ def plan_table(
         BadInput: The table cannot be read.
     """
     for number, row in enumerate(table.rows(), 1):
-        name = str(number) if table.id_column is None else str(row.get(table.id_column) or number)
+        said = "" if table.id_column is None else row.get(table.id_column)
+        name = _printable(str(number) if said in (None, "") else str(said))
         given = modality or _own_modality(row)
         text = table.text(row)
         try:
@@ -211,7 +214,14 @@ def plan_table(
                 collaborators=collaborators,
             )
         except BadInput as error:
-            yield PlanLine(id=name, prompt=text, modality=given or "", error=str(error))
+            shown = _printable(given or "")
+            why = _printable(str(error))
+            yield PlanLine(id=name, prompt=_printable(text), modality=shown, error=why)
+
+
+def _printable(text: str) -> str:
+    """A text with half characters (lone surrogates, which JSON can spell) as question marks."""
+    return text.encode(errors="replace").decode()
 
 
 def _own_modality(row: Mapping[str, Any]) -> str | None:

@@ -163,6 +163,8 @@ class CaseStore:
         started = time.monotonic()
         with FileLock(self.folder / ".lock"):
             self._check_model(image_model)
+            self._base.execute("CREATE TEMP TABLE IF NOT EXISTS taken(row INTEGER PRIMARY KEY)")
+            self._base.execute("DELETE FROM taken")
             rows, new = self._read(table, progress)
             self._embed_captions(progress)
             seen, unreadable = self._embed_images(table.parent, images, progress)
@@ -223,6 +225,10 @@ class CaseStore:
             "INSERT OR IGNORE INTO cases(id, path, caption, source) VALUES(?, ?, ?, ?)",
             (case_id(path), path, caption, (row.get("source") or "").strip()),
         )
+        self._base.execute(
+            "INSERT OR IGNORE INTO taken SELECT row FROM cases WHERE path = ? AND caption = ?",
+            (path, caption),
+        )
         return added.rowcount > 0
 
     def _embed_captions(self, progress: Progress | None) -> None:
@@ -245,11 +251,14 @@ class CaseStore:
     def _embed_images(
         self, folder: Path, images: ImageEmbedder | None, progress: Progress | None
     ) -> tuple[int, int]:
-        """Image vectors of the cases that have none; a case without one keeps a row of zeros."""
+        """Image vectors of this table's cases that have none, those unreadable before tried again.
+
+        Other tables' paths are relative to other folders. A case without a vector keeps zeros.
+        """
         if images is None:
             return 0, 0
         waiting = self._base.execute(
-            "SELECT row, path FROM cases WHERE image = 0 ORDER BY row"
+            "SELECT row, path FROM cases WHERE image != 1 AND row IN taken ORDER BY row"
         ).fetchall()
         unreadable = 0
         for start in range(0, len(waiting), IMAGES_A_COMMIT):

@@ -53,6 +53,8 @@ def text_of(path: Path) -> str:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise BadInput(f"{path} is no UTF-8 text ({error})") from error
+        except OSError as error:
+            raise BadInput(f"{path} cannot be read ({error})") from error
     else:
         try:
             import pypdf
@@ -78,12 +80,29 @@ class Literature:
 
     Raises:
         MedgenError: The folder was embedded with another model.
+
+    With a model the folder is this object's alone until `close`; another such one waits.
     """
 
     def __init__(
         self, folder: Path, embedder: CachedEmbedder, model: LanguageModel | None = None
     ) -> None:
+        from filelock import FileLock
+
         folder.mkdir(parents=True, exist_ok=True)
+        # LightRAG rewrites its files whole: a second writer would undo the first, so it waits.
+        self._lock = FileLock(folder / ".lock")
+        if model is not None:
+            self._lock.acquire()
+        try:
+            self._rag: Any = self._open(folder, embedder, model)
+        except BaseException:
+            self._lock.release()
+            raise
+        self.folder, self.embedder = folder, embedder
+
+    @staticmethod
+    def _open(folder: Path, embedder: CachedEmbedder, model: LanguageModel | None) -> Any:
         mark = folder / MARK
         if not mark.exists():
             made = {"embedder": embedder.fingerprint, "workspace": f"w{uuid.uuid4().hex[:12]}"}
@@ -94,8 +113,7 @@ class Literature:
                 f"the literature in {folder} was embedded with another model: delete the folder "
                 "and import again"
             )
-        self.folder, self.embedder = folder, embedder
-        self._rag: Any = run(make_lightrag(folder, embedder, model, made["workspace"]))
+        return run(make_lightrag(folder, embedder, model, made["workspace"]))
 
     @staticmethod
     def exists(folder: Path) -> bool:
@@ -103,8 +121,11 @@ class Literature:
         return (folder / DONE).is_file()
 
     def close(self) -> None:
-        """Let LightRAG's storages go."""
-        run(self._rag.finalize_storages())
+        """Let LightRAG's storages go, and whoever waits to write."""
+        try:
+            run(self._rag.finalize_storages())
+        finally:
+            self._lock.release()
 
     def files(self) -> dict[str, str]:
         """Names of the files that are in, by digest of their text."""

@@ -164,6 +164,11 @@ class Shelf:
         total = int(done[0]) if done else 0
         changed = relations = 0
         if not done:
+            # Once another edition is half read, the earlier one is no longer there as it was.
+            with self._base:
+                self._base.execute(
+                    "DELETE FROM sources WHERE name = ? AND file = ?", (kind, path.name)
+                )
             total, changed, relations = self._read(_chained(first, reader), kind, progress)
         waiting = self._embed(progress)
         if waiting or index_state(self.folder).get("count") != len(self.vectors):
@@ -306,13 +311,16 @@ class Shelf:
         return sorted(self._facts(fused), key=lambda fact: (-fact.score, fact.id))[:k]
 
     def _by_words(self, text: str, k: int) -> dict[int, float]:
-        """Row to the share of the question's words that the term's names have, best k."""
+        """Row to the share of the question's words that the term's names have, best k.
+
+        Terms that a killed import left without a vector are not there yet.
+        """
         words = search_words(text)
         if not words:
             return {}
         rows = self._base.execute(
             "SELECT w.rowid, name || ' ' || synonyms FROM words w JOIN terms t ON t.row = w.rowid "
-            "WHERE words MATCH ? ORDER BY bm25(words, 4.0, 1.0) LIMIT ?",
+            "WHERE words MATCH ? AND t.embedded = 1 ORDER BY bm25(words, 4.0, 1.0) LIMIT ?",
             (" OR ".join(f'"{word}"' for word in words), k),
         )
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,10 @@ from medgen.errors import BadInput
 from medgen.graphs import knowledge
 from medgen.graphs.collaborators import shared_collaborators
 from medgen.settings import settings
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from chat_server import ChatServer
 
 OBO = "format-version: 1.2\n\n[Term]\nid: SYN:1\nname: unheard-of lung widget\n"
 
@@ -72,6 +77,25 @@ def test_a_finding_is_shown_with_looks_and_ranges(fresh):
     texts = [fact.text for fact in shown.relations]
     assert any("depth of the pleural fluid" in text and "30 to 100" in text for text in texts)
     assert any(fact.kind == "sign" for fact in shown.relations)
+
+
+def test_what_a_provider_says_of_a_key_is_neither_shown_nor_kept(
+    tmp_path, folder, fresh, monkeypatch
+):
+    pytest.importorskip("langchain_openai")
+    server = ChatServer(lambda asked: "unused")
+    server.fault = 401
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-nobody")
+    monkeypatch.setenv("MEDGEN_LLM", "openai:any")
+    settings.cache_clear()
+    (tmp_path / "a.txt").write_text("Kerley lines are a sign of edema.")
+    with pytest.raises(BadInput, match="refuses the key") as caught:
+        knowledge.import_literature([tmp_path / "a.txt"])
+    server.close()
+    assert server.asked and "sk-of" not in str(caught.value)
+    kept = [path for path in (folder / "literature").rglob("*") if path.is_file()]
+    assert kept and not any(b"sk-of" in path.read_bytes() for path in kept)
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,20 @@ def test_a_table_gives_a_line_a_row_in_order(tmp_path: Path, kind: str):
     assert "3 of 5 rows" in answer.stderr
 
 
+def test_half_a_character_costs_its_row_alone_and_a_zero_is_a_name(tmp_path: Path):
+    path = tmp_path / "t.jsonl"
+    rows = [
+        {"key": 0, "text": "glioma, brain MRI"},
+        {"key": "\ud800", "text": "cardiomegaly \udc00", "modality": "\ud800"},
+        {"key": 2, "text": "drusen, fundus"},
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    done = command("--table", str(path), "--column", "text", "--id", "key")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.exit_code == 0 and [line["id"] for line in lines] == ["0", "?", "2"]
+    assert [bool(line["error"]) for line in lines] == [False, True, False]
+
+
 def test_the_tables_own_modality_holds_where_none_is_given(tmp_path: Path):
     path = write(tmp_path / "t.csv", [("pneumonia", "Chest CT")], ("text", "modal"))
     table = Table(path, ("text",))
@@ -107,6 +121,7 @@ def test_rows_come_as_they_are_read(tmp_path: Path):
         ("t.csv", "text\nasdf\nqwer", ("--column", "text"), "no row of"),
         ("t.jsonl", '{"text": "glioma"}\n[1]\n', ("--column", "text"), "line 2"),
         ("t.jsonl", '{"text": "glioma"\n', ("--column", "text"), "cannot be read"),
+        ("t.jsonl", "[" * 200_000, ("--column", "text"), "too deeply"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_one_line(tmp_path, name, content, options, said):

@@ -72,6 +72,26 @@ def test_by_image_with_filters(store):
     assert {case.path for case in only} == {"a.png", "d.png"}
 
 
+def test_images_are_looked_for_beside_their_own_table(tmp_path, embedder):
+    looked: list = []
+
+    def seen(paths):
+        looked.extend(paths)
+        return np.ones((len(paths), 3), dtype=np.float32), [path.is_file() for path in paths]
+
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        table = f"path,text,modal\n{name}.png,Film {name}.,Chest X-ray\n"
+        (tmp_path / name / "table.csv").write_text(table)
+    store = CaseStore(tmp_path / "cases", embedder, write=True)
+    store.take(tmp_path / "one" / "table.csv")
+    two = store.take(tmp_path / "two" / "table.csv", seen)
+    assert looked == [tmp_path / "two" / "two.png"] and two.unreadable_images == 1
+    (tmp_path / "two" / "two.png").touch()
+    assert store.take(tmp_path / "two" / "table.csv", seen).images == 1  # there by now
+    assert store.take(tmp_path / "one" / "table.csv", seen).unreadable_images == 1
+
+
 def test_own_cases_join_the_bundled_ones(store, embedder):
     index = CaseIndex(bundled_cases(), embedder, store)
     facts = index.search("large pleural effusion on the left", "Chest X-ray")

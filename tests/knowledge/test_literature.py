@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from filelock import FileLock, Timeout
 
 from medgen.errors import BadInput
 from medgen.knowledge.embedder import default_embedder
@@ -61,6 +62,17 @@ def test_a_model_that_fails_is_said_and_tried_again(tmp_path):
         literature.take([path])
     assert literature.files() == {}
     literature.close()
+
+
+def test_a_second_writer_waits_for_the_first(tmp_path):
+    embedder = ready_vectors(default_embedder())
+    folder = tmp_path / "literature"
+    first = Literature(folder, embedder, extracting([]))
+    with pytest.raises(Timeout):
+        FileLock(folder / ".lock", timeout=0.1).acquire()
+    first.close()
+    with FileLock(folder / ".lock", timeout=0.1):
+        Literature(folder, embedder).close()  # reading waits for nobody
 
 
 def test_pdf_text(tmp_path):

@@ -104,6 +104,30 @@ def test_a_killed_import_goes_on_where_it_stopped(tmp_path, embedder):
         assert ask(shelf, text) == ask(whole, text)
 
 
+def test_an_earlier_edition_comes_back(tmp_path, embedder):
+    path = write_obo(tmp_path / "x.obo", ["lung", "pleural fluid"])
+    shelf = Shelf(tmp_path / "shelf", embedder, write=True)
+    shelf.take("obo", path)
+    write_obo(path, ["lung", "fracture of a rib"])
+    shelf.take("obo", path)
+    write_obo(path, ["lung", "pleural fluid"])
+    back = shelf.take("obo", path)
+    assert back.changed == 1 and not back.already_there
+    assert "SYN:1" in ask(shelf, "pleural fluid")
+
+
+def test_questions_are_answered_while_terms_wait_for_vectors(tmp_path, embedder, monkeypatch):
+    shelf = Shelf(tmp_path / "shelf", embedder, write=True)
+    shelf.take("obo", write_obo(tmp_path / "x.obo", ["lung", "heart"]))
+    monkeypatch.setattr(shelf, "_embed", lambda progress: 1 / 0)
+    names = ["lung", "heart", "pleural fluid"]
+    with pytest.raises(ZeroDivisionError):
+        shelf.take("obo", write_obo(tmp_path / "y.obo", names))
+    reading = Shelf(tmp_path / "shelf", embedder)
+    assert len(reading) == 3 and "SYN:2" not in ask(reading, "pleural fluid")
+    assert ask(reading, "heart")[0] == "SYN:1"
+
+
 def test_bad_files_leave_what_was_there(shelf, tmp_path, embedder):
     writing = Shelf(shelf.folder, embedder, write=True)
     (tmp_path / "x.obo").write_text("nothing here")
