@@ -112,7 +112,10 @@ def write_rows(rows: Iterable[Mapping[str, str]], path: str | Path, form: Form =
                 "leave other modalities out"
             )
         image = _relative(row["path"], path.parent)
-        writer.writerow({**row, "path": image, "prompt": row["text"], "img_savename": image})
+        if form == "chexgenbench":
+            writer.writerow({"prompt": row["text"], "img_savename": image})
+        else:
+            writer.writerow({**row, "path": image})
     return write_atomic(path, text.getvalue())
 
 
@@ -148,8 +151,14 @@ def _parquet(path: Path) -> Iterator[dict[str, str]]:
     except (OSError, ValueError, ImportError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadInput(f"cannot read {path} as a Parquet table ({reason})") from error
-    for record in frame.fillna("").to_dict("records"):
-        yield {str(key): str(value) for key, value in record.items()}
+    # As objects, for columns of numbers or categories cannot hold the "" of a missing value.
+    for record in frame.astype(object).where(frame.notna(), "").to_dict("records"):
+        yield {str(key): _text(value) for key, value in record.items()}
+
+
+def _text(value: object) -> str:
+    """A cell as CSV has it: integers with a gap among them are floats in Parquet, 1.0 for 1."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _names(row: Mapping[str, str], path: Path, reading: Reading) -> dict[str, str]:

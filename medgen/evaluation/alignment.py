@@ -36,11 +36,13 @@ def measure(context: Context, clip: Scorer | None = None) -> Outcome:
     scorer = load_clip() if clip is None else clip
     ours, theirs = (look(context, t, scorer) for t in (context.synthetic, context.real))
     outcome = Outcome()
-    silent = sum(not row.findings for row in context.synthetic.rows)
-    if silent:
-        outcome.warnings.append(
-            f"alignment: {silent} of {len(context.synthetic)} synthetic rows name no known finding"
-        )
+    for table in (context.real, context.synthetic):
+        silent = sum(not row.findings for row in table.rows)
+        if silent:
+            outcome.warnings.append(
+                f"{silent} of {len(table)} texts of the {table.name} table name no known finding: "
+                "these images count by their modality and CLIP score only"
+            )
     image_text(context, scorer, ours, theirs, outcome)
     presence(context, ours, theirs, outcome)
     outcome.figures += _modality(context, ours, theirs)

@@ -184,7 +184,13 @@ def _of_encoder(context: Context, encoder: Encoder) -> tuple[list[Figure], dict[
             why = f"{found} images in the smallest half, real or synthetic; {LEAST} are needed"
             figures += [
                 unmeasured(
-                    "fidelity", name, modal, encoder.name, len(theirs), why, n_real=len(ours)
+                    "fidelity",
+                    name,
+                    modal,
+                    _scorer(encoder, name),
+                    len(theirs),
+                    why,
+                    n_real=len(ours),
                 )
                 for name in [*names, FID_ALL]
             ]
@@ -195,7 +201,7 @@ def _of_encoder(context: Context, encoder: Encoder) -> tuple[list[Figure], dict[
     if not measured:
         why = "no modality has enough images"
         figures += [
-            unmeasured("fidelity", name, OVERALL, encoder.name, len(synthetic), why)
+            unmeasured("fidelity", name, OVERALL, _scorer(encoder, name), len(synthetic), why)
             for name in [*names, FID_ALL]
         ]
         return figures, measured

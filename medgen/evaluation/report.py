@@ -134,8 +134,8 @@ def sheets(outcome: Outcome) -> list[tuple[str, list[Figure]]]:
 
 def summarise(evaluation: Evaluation) -> Summary:
     """The headline figures; columns that nothing was measured for are left out."""
-    modals = list(dict.fromkeys(m for table in evaluation.tables for m in table.images))
-    scopes = [*modals, OVERALL]
+    asked = {m for table in evaluation.tables if table.name == "synthetic" for m in table.images}
+    scopes = [*(modal for modal in _modals(evaluation) if modal in asked), OVERALL]
     headings, columns = [], []
     for suite, metric, group, heading in SUMMARY:
         found = [
@@ -152,6 +152,11 @@ def summarise(evaluation: Evaluation) -> Summary:
         columns.append([_headline(by_scope.get(scope)) for scope in scopes])
     rows = [(scope, [column[place] for column in columns]) for place, scope in enumerate(scopes)]
     return Summary(headings, rows)
+
+
+def _modals(evaluation: Evaluation) -> list[str]:
+    """The modalities of all tables, those of the first table first."""
+    return list(dict.fromkeys(modal for table in evaluation.tables for modal in table.images))
 
 
 def _headline(figure: Figure | None) -> str:
@@ -216,6 +221,7 @@ def _render(name: str, evaluation: Evaluation, parts: dict[Suite, list[Sheet]], 
         reads=reads,
         number=number,
         summary=summarise(evaluation),
+        modals=_modals(evaluation),
         inline=lambda file: _data_uri(out / file),
     )
 

@@ -36,6 +36,8 @@ from medgen.settings import settings
 
 FINISHED = "suites"
 REPORT = "report.html"
+# The readers take no smaller images.
+LEAST_SIDE = 32
 LIBRARIES = ("medgen", "torch", "torchmetrics", "torch-fidelity", "prdc", "scikit-learn")
 
 
@@ -84,16 +86,17 @@ def evaluate(
     unknown = [name for name in suites if name not in SUITES]
     if unknown or not suites:
         raise BadInput(f"no suite {', '.join(unknown)!r}: use {', '.join(SUITES)}")
-    if size is not None and not 32 <= size <= 1024:
-        raise BadInput(f"--size {size} is no side from 32 to 1024 pixels: 256 is usual")
+    if size is not None and not LEAST_SIDE <= size <= 1024:
+        raise BadInput(f"--size {size} is no side from {LEAST_SIDE} to 1024 pixels: 256 is usual")
     folder = _folder(out)
-    encoders = tuple(extractor(name) for name in extractors)
+    encoders = tuple(extractor(name) for name in dict.fromkeys(extractors))
     scorer = load_clip(clip) if clip else None
     warnings: list[str] = []
     tables = {}
     for name, path in (("real", real), ("synthetic", synthetic), ("train", train)):
         if path is not None:
-            tables[name] = _with_findings(read_table(path, name, size, progress), warnings)
+            tables[name] = _with_findings(read_table(path, name, size, progress))
+            warnings += tables[name].notes
     _refuse_overlap(tables["real"], tables["synthetic"])
     warnings += _cautions(tables)
     context = Context(
@@ -149,7 +152,8 @@ def _once(
         digest.update(repr(table and [replace(row, path=Path()) for row in table.rows]).encode())
     names = [encoder.name for encoder in context.encoders]
     told = {key: getattr(value, "name", value) for key, value in options.items()}
-    digest.update(repr((names, context.seed, context.repetitions, told)).encode())
+    software = {name: version(name) for name in LIBRARIES}
+    digest.update(repr((names, context.seed, context.repetitions, told, software)).encode())
     kept = context.out / FINISHED / f"{suite}-{digest.hexdigest()[:16]}.json"
     try:
         outcome = Outcome.model_validate_json(kept.read_text(encoding="utf-8"))
@@ -167,10 +171,9 @@ def _fingerprint(path: Path) -> tuple[str, int, int]:
     return str(path), state.st_size, state.st_mtime_ns
 
 
-def _with_findings(table: ImageTable, warnings: list[str]) -> ImageTable:
+def _with_findings(table: ImageTable) -> ImageTable:
     """The table with the findings of each text that has none of its own, read by the parser."""
     read: dict[tuple[str, str], tuple[tuple[Finding, ...], str]] = {}
-    unread = 0
     rows = []
     for row in table.rows:
         key = row.text, row.modal
@@ -181,15 +184,8 @@ def _with_findings(table: ImageTable, warnings: list[str]) -> ImageTable:
             except BadInput:
                 read[key] = (), ""
         findings, ratio = read.get(key, ((), ""))
-        unread += not (row.findings or findings)
         more = {RATIO: ratio, **row.more} if ratio else row.more
         rows.append(replace(row, findings=row.findings or findings, more=more))
-    if unread:
-        warnings.append(
-            f"{unread} of {len(table)} texts of the {table.name} table name no known finding: "
-            "these images count for alignment by their modality only"
-        )
-    warnings += table.notes
     return replace(table, rows=tuple(rows))
 
 
@@ -212,20 +208,35 @@ def _refuse_overlap(real: ImageTable, synthetic: ImageTable) -> None:
 
 def _cautions(tables: dict[str, ImageTable]) -> list[str]:
     lines = []
-    known = set(tables["real"].modals)
+    modals = set(tables["real"].modals)
     for modal in tables["synthetic"].modals:
-        if modal not in known:
-            lines.append(f"no real images of {modal}: its synthetic images cannot be measured")
-    lines += [
-        f"the {table.name} table has no group column: images of one patient count as independent"
-        for table in tables.values()
-        if not table.grouped and table.name != "synthetic"
-    ]
+        if modal not in modals:
+            lines.append(
+                f"no real images of {modal}: fidelity cannot be measured there, and most other "
+                "figures have no floor"
+            )
+    if not tables["real"].grouped:
+        lines.append(
+            "the real table has no group column: images of one patient count as independent"
+        )
+    if "train" in tables:
+        known = set(tables["train"].groups)
+        trained = sum(row.group in known for row in tables["real"].rows)
+        if trained:
+            lines.append(
+                f"{trained} of {len(tables['real'])} real images are of groups that the train "
+                "table has too: fidelity, diversity and alignment use them all the same; take "
+                "them out of the real table"
+            )
     sizes = {table.size for table in tables.values()}
     if len(sizes) > 1:
         raise BadInput(
             f"the tables' images have different sizes ({', '.join(map(str, sorted(sizes)))} "
             "pixels): bring all to one size with --size 256"
+        )
+    if min(sizes) < LEAST_SIDE:
+        raise BadInput(
+            f"the images have {min(sizes)} pixels a side, {LEAST_SIDE} are needed: use --size 256"
         )
     return lines
 

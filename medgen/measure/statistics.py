@@ -32,13 +32,13 @@ def auc_interval(
 
 
 def share_interval(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's (1927) interval of a share."""
+    """Wilson's (1927) interval of a share; it holds the share, also where rounding errs."""
     z = float(norm.ppf(0.5 + level / 2))
     share = successes / trials
     scale = 1 + z * z / trials
     centre = (share + z * z / (2 * trials)) / scale
     width = z * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2)) / scale
-    return float(max(0.0, centre - width)), float(min(1.0, centre + width))
+    return float(max(0.0, min(centre - width, share))), float(min(1.0, max(centre + width, share)))
 
 
 def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 10) -> float:

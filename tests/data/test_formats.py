@@ -1,5 +1,6 @@
 """Tables of the field come in and go out as they should."""
 
+import pandas as pd
 import pytest
 
 from medgen.data.formats import Reading, read_rows, write_rows
@@ -95,3 +96,29 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
     table.with_suffix(".parquet").write_bytes(b"no parquet")
     with pytest.raises(BadInput, match="Parquet"):
         list(read_rows(table.with_suffix(".parquet")))
+
+
+def test_parquet_with_gaps_in_numbers_and_categories_reads_as_csv_would(tmp_path):
+    frame = pd.DataFrame(
+        {
+            "path": ["a.png", "b.png"],
+            "text": ["x", "y"],
+            "modal": pd.Categorical(["OCT", None]),
+            "label": [1.0, None],
+            "group": pd.array([7, None], dtype="Int64"),
+            "ratio": [0.5, 0.25],
+        }
+    )
+    frame.to_parquet(tmp_path / "table.parquet")
+    rows = list(read_rows(tmp_path / "table.parquet"))
+    kept = [{key: row[key] for key in ("modal", "label", "group", "ratio")} for row in rows]
+    assert kept == [
+        {"modal": "OCT", "label": "1", "group": "7", "ratio": "0.5"},
+        {"modal": "", "label": "", "group": "", "ratio": "0.25"},
+    ]
+
+
+def test_a_column_of_ones_own_named_prompt_stays_what_it_was(tmp_path):
+    row = {"path": str(tmp_path / "a.png"), "text": "report", "modal": "OCT", "prompt": "drusen"}
+    write_rows([row], tmp_path / "table.csv")
+    assert next(iter(read_rows(tmp_path / "table.csv")))["prompt"] == "drusen"

@@ -359,7 +359,10 @@ def test_unknown_findings_are_warned_of(tmp_path, real) -> None:
     rows = [Row(r.path, r.text, r.modal, group=r.group) for r in real.rows]
     silent = ImageTable("synthetic", tuple(rows), 32, True)
     outcome = judged(tmp_path, silent, real)
-    assert outcome.warnings == ["alignment: 90 of 90 synthetic rows name no known finding"]
+    assert outcome.warnings == [
+        "90 of 90 texts of the synthetic table name no known finding: these images count by their "
+        "modality and CLIP score only"
+    ]
     assert get(outcome, "presence accuracy").value is None
     assert alignment.READER in {f.scorer for f in outcome.figures}
 

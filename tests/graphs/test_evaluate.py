@@ -153,3 +153,43 @@ def test_bad_arguments_are_one_line_and_exit_2(tables, tmp_path, capsys, more, l
     assert caught.value.code == 2
     error = capsys.readouterr().err.strip().splitlines()
     assert error[-1].startswith("error: ") and line in error[-1]
+
+
+def small(folder, name, modal, count=2, side=SIZE, group=""):
+    lines = ["path,text,modal" + (",group" if group else "")]
+    generator = np.random.default_rng(count)
+    for index in range(count):
+        pixels = generator.integers(0, 255, (side, side), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{name}{index}.png")
+        lines.append(f"{name}{index}.png,words,{modal}" + (f",{group}" if group else ""))
+    path = folder / f"{name}.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_a_modality_without_real_images_is_counted_and_said(tmp_path):
+    real = small(tmp_path, "real", "OCT")
+    synthetic = small(tmp_path, "synthetic", "Ultrasound", 3)
+    evaluation, folder = evaluate(
+        real, synthetic, suites=["fidelity"], extractors=["medgen", "medgen"], out=tmp_path / "out"
+    )
+    assert any("no real images of Ultrasound" in line for line in evaluation.warnings)
+    assert not any("finding" in line for line in evaluation.warnings)  # alignment did not run
+    assert len(evaluation.extractors) == 1
+    report = (folder / "report.md").read_text()
+    assert "| synthetic | 0 | 3 |" in report
+    assert "<th>Ultrasound</th>" in (folder / "report.html").read_text()
+
+
+def test_real_images_of_training_patients_are_told_of_whatever_suite_runs(tmp_path):
+    real = small(tmp_path, "real", "OCT", group="patient 1")
+    train = small(tmp_path, "train", "OCT", group="patient 1")
+    synthetic = small(tmp_path, "synthetic", "OCT", 3)
+    evaluation, _ = evaluate(real, synthetic, train, suites=["fidelity"], out=tmp_path / "out")
+    assert any("2 of 2 real images are of groups" in line for line in evaluation.warnings)
+
+
+def test_images_that_no_reader_takes_are_refused_before_the_work(tmp_path):
+    real, synthetic = (small(tmp_path, name, "OCT", side=16) for name in ("real", "synthetic"))
+    with pytest.raises(BadInput, match=r"16 pixels a side.*--size"):
+        evaluate(real, synthetic, out=tmp_path / "out")

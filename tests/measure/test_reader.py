@@ -142,6 +142,8 @@ def test_auc_counts_pairs_and_intervals_hold_the_truth() -> None:
     low, high = auc_interval(np.ones(30), np.zeros(30))
     assert 0.9 < low < 1 and high == 1
     assert share_interval(30, 30)[0] == pytest.approx(0.886, abs=0.001)
+    for trials in range(1, 200):
+        assert share_interval(trials, trials)[1] == 1 and share_interval(0, trials)[0] == 0
     assert calibration_error(np.full(10, 0.9), np.ones(10)) == pytest.approx(0.1)
 
 
