@@ -142,6 +142,22 @@ def test_patient_and_projection_errors():
     assert "two projections" in refusal("PA and AP portable chest X-ray, pneumonia")
 
 
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [("cerebellar tumor", "cerebellum"), ("posterior fossa tumor", "posterior fossa"),
+     ("suprasellar tumor", "suprasellar cistern"), ("fourth ventricle tumor", "fourth ventricle")],
+)  # fmt: skip
+def test_a_tumour_named_by_its_place_alone_is_of_no_kind(words, place):
+    (finding,) = read(f"{words}, brain MRI").findings
+    assert (finding.finding, finding.location) == ("brain tumor", place)
+
+
+def test_neighbouring_signs_of_the_retina_are_not_one():
+    assert [f.finding for f in read("venous beading, fundus").findings] == ["diabetic retinopathy"]
+    with pytest.raises(BadInput, match="near it: vitreomacular traction"):
+        read("vitreomacular adhesion, OCT")  # attached without pulling: no traction
+
+
 def test_misspelling_is_corrected_aloud():
     plan = read("pnuemonia, chest X-ray")
     assert plan.findings[0].finding == "pneumonia"
