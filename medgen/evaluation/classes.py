@@ -119,12 +119,12 @@ def _task(
     held_out = tuple(
         name for name in usable if tested[name] >= LEAST and (known is None or known[name] >= LEAST)
     )
-    lines = [
-        f"{name} {tested[name]} test"
+    lines = {
+        name: f"{name} {tested[name]} test"
         + (f", {known[name]} training" if known is not None else "")
         + f", {ours[name]} synthetic"
         for name in sorted(names, key=lambda name: -tested[name])
-    ]
+    }
     if len(held_out) > 1:
         keep = _of_classes(held_out)
         counts = [ours, *([known] if known is not None else [])]
@@ -137,7 +137,9 @@ def _task(
         task = _cross_validated(modal, source, usable, test, synthetic, train, seed)
         if task is not None:
             return task
-    listed = "; ".join(lines[:SHOWN]) + (f"; and {len(lines) - SHOWN} more" * (len(lines) > SHOWN))
+    listed = "; ".join([*lines.values()][:SHOWN]) + (
+        f"; and {len(lines) - SHOWN} more" * (len(lines) > SHOWN)
+    )
     why = f"two classes with {LEAST} images each are needed, there are: {listed or 'no labels'}"
     return Untestable(modal, source, why, len(synthetic), len(test))
 
@@ -195,7 +197,7 @@ def _counts(table: ImageTable) -> Counter[str]:
     return Counter(label_of(row) for row in table.rows)
 
 
-def _left_out(lines: list[str], kept: tuple[str, ...]) -> str:
-    rest = [line for line in lines if not line.startswith(tuple(f"{name} " for name in kept))]
+def _left_out(lines: dict[str, str], kept: tuple[str, ...]) -> str:
+    rest = [line for name, line in lines.items() if name not in kept]
     more = f"; and {len(rest) - SHOWN} more" if len(rest) > SHOWN else ""
     return "; ".join(rest[:SHOWN]) + more

@@ -100,7 +100,8 @@ def _pairs_by_modality(
     return {
         modal: draw_pairs(
             table,
-            [i for i, row in enumerate(table.rows) if row.modal == modal],
+            # A row without a text tells no prompt, so it shares none.
+            [i for i, row in enumerate(table.rows) if row.modal == modal and shared(row)],
             shared,
             context.chance("diversity", table.name, modal),
         )

@@ -28,6 +28,7 @@ from medgen.evaluation.distances import (
 from medgen.evaluation.extractors import Classifier
 from medgen.evaluation.figures import LEAST, OVERALL, Difference, Figure, Outcome, unmeasured
 from medgen.evaluation.tables import ImageTable
+from medgen.measure.statistics import share_interval
 
 KID, FID, FID_ALL, IS = "KID", "FID", "FID, all images", "Inception Score"
 # Least and greatest possible value; an interval does not leave them.
@@ -40,6 +41,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "density": (0, np.inf),
     "coverage": (0, 1),
 }
+# What is a share of one side's images.
+SHARES = ("precision", "recall", "coverage")
 Score = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 FLOOR_OF = "two halves of the real images, no group on both sides"
 
@@ -288,7 +291,7 @@ def _figures(
                 scorer=_scorer(encoder, name),
                 better="lower" if name in (KID, FID) else "higher",
                 value=float(values.mean()),
-                **_interval(float(values.mean()), scatter(values, share), name),
+                **_interval(float(values.mean()), scatter(values, share), name, sizes[0]),
                 n=n,
                 n_real=n_real,
                 floor=float(floors.mean()),
@@ -325,9 +328,13 @@ def _whole(
     )
 
 
-def _interval(value: float, half: float, name: str) -> dict[str, float]:
+def _interval(value: float, half: float, name: str, size: int = 0) -> dict[str, float]:
     if not np.isfinite(half):
         return {}
+    if name in SHARES and half == 0 and value in (0, 1):
+        # None or all in every halving shows no doubt; the `size` images behind it leave some.
+        low, high = share_interval(round(value * size), size)
+        return {"low": low, "high": high}
     least, greatest = RANGES[name]
     return {"low": max(value - half, least), "high": min(value + half, greatest)}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -75,8 +76,8 @@ def contrasts(real: ImageTable, rows: Sequence[Row]) -> dict[Key, list[str]]:
             continue
         within = [c for (modal, _), c in counts.items() if modal == row.modal]
         near: Counter[Key] = sum([c for c in within if key in c] or within, Counter())
-        others = [other for other, _ in near.most_common() if contrary(row, examples[other])]
-        found[key] = [caption(other) for other in others[: numbers()["most_contrasts"]]]
+        others = (other for other, _ in near.most_common() if contrary(row, examples[other]))
+        found[key] = [caption(other) for other in islice(others, numbers()["most_contrasts"])]
     return found
 
 

@@ -94,7 +94,7 @@ def draw_distances(
 
 
 def _file(*words: str) -> str:
-    name = re.sub(r"[^a-z0-9]+", "_", " ".join(("privacy", *words)).lower()).strip("_")
+    name = re.sub(r"\W+", "_", " ".join(("privacy", *words)).lower()).strip("_")
     return f"{PICTURES}/{name}.png"
 
 

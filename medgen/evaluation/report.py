@@ -135,7 +135,8 @@ def sheets(outcome: Outcome) -> list[tuple[str, list[Figure]]]:
 def summarise(evaluation: Evaluation) -> Summary:
     """The headline figures; columns that nothing was measured for are left out."""
     asked = {m for table in evaluation.tables if table.name == "synthetic" for m in table.images}
-    scopes = [*(modal for modal in _modals(evaluation) if modal in asked), OVERALL]
+    scopes = [modal for modal in _modals(evaluation) if modal in asked]
+    scopes += [OVERALL] if len(scopes) > 1 else []
     headings, columns = [], []
     for suite, metric, group, heading in SUMMARY:
         found = [

@@ -106,6 +106,11 @@ def test_single_images_a_prompt_and_small_images_are_not_measured(tmp_path) -> N
     figure = by_name(outcome, diversity.MS_SSIM)
     assert figure.value is None and "no prompt has two images" in figure.note
     assert "several images a prompt" in outcome.warnings[0]
+    untold = diversity.measure(
+        context(tmp_path, table(tmp_path, "untold", 1.0, count=4, texts=("",)), real),
+        lpips_backbone=tmp_path,
+    )
+    assert "several images a prompt" in untold.warnings[0]
     small = ImageTable("real", real.rows, 96, True)
     outcome = diversity.measure(context(tmp_path, small, small), lpips_backbone=tmp_path)
     assert "161 are needed" in by_name(outcome, diversity.MS_SSIM).note

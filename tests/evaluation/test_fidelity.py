@@ -14,6 +14,7 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
+from medgen.evaluation import fidelity
 from medgen.evaluation.context import Context
 from medgen.evaluation.distances import (
     frechet_distance,
@@ -406,3 +407,9 @@ def test_suite_follows_its_seed_and_warns_of_a_table_without_groups(tables) -> N
     assert first == again
     assert first != other
     assert "no group column" in first.warnings[0]
+
+
+def test_none_of_few_images_is_no_certainty() -> None:
+    bounds = fidelity._interval(0.0, 0.0, "precision", 30)
+    assert bounds["low"] == 0 and bounds["high"] == pytest.approx(0.1135, abs=1e-3)
+    assert fidelity._interval(0.5, 0.1, "precision", 30) == {"low": 0.4, "high": 0.6}

@@ -13,6 +13,7 @@ from medgen.evaluation.context import Context
 from medgen.evaluation.figures import OVERALL, Figure, Outcome
 from medgen.evaluation.leaks import caption_matches, strangers
 from medgen.evaluation.nearness import AUTHENTIC, COPIES, MEDIAN, RATIO, SPOILT
+from medgen.evaluation.pairs import Pair, draw_pairs
 from medgen.evaluation.tables import ImageTable, read_table
 
 SIZE = 64
@@ -145,6 +146,13 @@ def test_the_pages_with_training_images_say_so(judged: dict[str, Outcome], tmp_p
     assert not any("do not share" in picture.caption for picture in outcome.pictures)
     files = sorted(str(f.relative_to(tmp_path / "out")) for f in (tmp_path / "out").rglob("*.png"))
     assert files == sorted(picture.file for picture in outcome.pictures)
+
+
+def test_modalities_of_any_script_have_pictures_of_their_own(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 8, 3), dtype=np.uint8)
+    pair = [Pair(pixels, pixels, 0.5, 0.1)]
+    files = {draw_pairs(tmp_path, modal, "pixels", pair).file for modal in ("超音波", "眼底")}
+    assert len(files) == 2 and all((tmp_path / file).is_file() for file in files)
 
 
 def test_training_captions_as_prompts_are_warned_of(tmp_path: Path) -> None:

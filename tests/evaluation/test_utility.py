@@ -13,7 +13,7 @@ from medgen.evaluation import arms, classes, utility
 from medgen.evaluation.context import Context
 from medgen.evaluation.figures import OVERALL, Figure, Outcome
 from medgen.evaluation.small_cnn import Budget, probabilities, train
-from medgen.evaluation.tables import ImageTable, read_table
+from medgen.evaluation.tables import ImageTable, Row, read_table
 
 SIZE = 32
 QUICK = Budget(steps=50, batch=16, size=SIZE, seeds=2, learning_rate=5e-3)
@@ -242,3 +242,22 @@ def test_the_same_seed_gives_the_same_figures(tmp_path: Path) -> None:
     synthetic = table(tmp_path, "synthetic", dict.fromkeys(KINDS[:2], 40), 3)
     first, second = (measured(tmp_path, synthetic, real, None) for _ in range(2))
     assert first == second
+
+
+def test_a_class_left_out_is_named_though_its_name_begins_as_anothers() -> None:
+    def rows(name: str, **counts: int) -> ImageTable:
+        listed = [
+            Row(Path(f"{name}{label}{place}"), "", "OCT", label.replace("_", " "), f"{name}{place}")
+            for label, count in counts.items()
+            for place in range(count)
+        ]
+        return ImageTable(name, tuple(listed), SIZE, True)
+
+    task = classes.tasks(
+        rows("real", drusen=30, normal=30, normal_variant=4),
+        rows("synthetic", drusen=30, normal=30, normal_variant=4),
+        None,
+        0,
+    )[0]
+    assert task.classes == ("drusen", "normal")
+    assert task.left_out == "normal variant 4 test, 4 synthetic"

@@ -8,6 +8,7 @@ from PIL import Image
 
 from medgen.cli import app
 from medgen.errors import BadInput
+from medgen.evaluation.report import summarise
 from medgen.graphs.evaluate import evaluate
 
 SIZE = 64
@@ -104,6 +105,10 @@ def test_the_report_is_whole_and_its_pictures_are_there(finished):
     for line in text.splitlines():
         if line.startswith("!["):
             assert (folder / line.split("](")[1].rstrip(")")).is_file()
+
+
+def test_the_summary_has_no_line_that_nothing_was_measured_for(finished):
+    assert [scope for scope, _ in summarise(finished[0]).rows] == ["Chest X-ray"]
 
 
 def test_a_finished_suite_is_not_run_again_unless_its_inputs_change(finished, tables):
