@@ -24,7 +24,7 @@ from medgen.records import Record
 from medgen.settings import Settings
 
 Message = tuple[Literal["system", "human", "ai"], str]
-CHARACTERS_A_TOKEN = 4
+BYTES_A_TOKEN = 4  # of UTF-8: outside Latin script a character is nearly a token
 LONGEST_LIST = 12  # in an answer; without a limit a weak model fills lists until it is cut off
 REST_SECONDS = 60  # after a failure that asking again at once does not mend
 _LONGEST_COMPLAINT = 600
@@ -108,7 +108,8 @@ class LanguageModel(Protocol):
 
 def estimated_tokens(messages: Sequence[Message]) -> int:
     """Tokens of a conversation by its length, for servers that do not count."""
-    return sum(len(text) for _, text in messages) // CHARACTERS_A_TOKEN + 4 * len(messages)
+    size = sum(len(text.encode(errors="replace")) for _, text in messages)
+    return size // BYTES_A_TOKEN + 4 * len(messages)
 
 
 def complaint_of(error: ValidationError) -> str:
@@ -293,7 +294,17 @@ def _text(raw: Any) -> str:
 
 
 def _server() -> str:
-    """Host and path of the OpenAI-compatible server in use, without credentials."""
+    """Host and path of the OpenAI-compatible server in use, without credentials.
+
+    Raises:
+        BadInput: `OPENAI_BASE_URL` is no URL.
+    """
     url = os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE") or ""
-    parts = urlsplit(url)
-    return f"{parts.hostname}:{parts.port or ''}{parts.path}" if parts.hostname else "its provider"
+    try:
+        parts = urlsplit(url)
+        place = f"{parts.hostname}:{parts.port or ''}{parts.path}"
+    except ValueError:  # whose message may quote the URL's password
+        raise BadInput(
+            "OPENAI_BASE_URL is no URL: give one such as http://localhost:8080/v1"
+        ) from None
+    return place if parts.hostname else "its provider"

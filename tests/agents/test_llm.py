@@ -14,7 +14,14 @@ from pydantic import ValidationError
 
 from medgen.agents import interpreter, llm
 from medgen.agents.anatomy import Localization, localize
-from medgen.agents.chat_model import ChatModel, Message, NoAnswer, Reply, complaint_of
+from medgen.agents.chat_model import (
+    ChatModel,
+    Message,
+    NoAnswer,
+    Reply,
+    complaint_of,
+    estimated_tokens,
+)
 from medgen.agents.features import FeatureMap
 from medgen.agents.interpreter import ReadFinding, RequestReading
 from medgen.agents.llm import AnswerCache, Session, Unusable, as_data, conversation
@@ -206,6 +213,10 @@ def test_a_model_s_identity_tells_servers_apart_and_holds_no_password(
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://user:secret@host:8000/v1?key=secret")
     assert ChatModel(Settings(llm="openai:x")).identity == "openai:x at host:8000/v1 by json_schema"
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://user:secret@host:80x/v1")
+    with pytest.raises(BadInput, match="is no URL") as caught:
+        ChatModel(Settings(llm="openai:x"))
+    assert "secret" not in str(caught.value)
     monkeypatch.delenv("OPENAI_BASE_URL")
     assert "its provider" in ChatModel(Settings(llm="openai:x")).identity
 
@@ -363,3 +374,9 @@ def test_a_place_is_the_model_s_only_where_nobody_else_has_one() -> None:
     plan = localize(ruled, session(answer))
     assert [region.name for region in plan.regions] == ["heart"]
     assert plan.notes == ["script:1 placed cardiomegaly in the lung: kept in heart"]
+
+
+def test_tokens_are_not_underestimated_outside_latin_script() -> None:
+    assert estimated_tokens([("human", "a" * 400)]) == 104
+    assert estimated_tokens([("human", "\u80ba" * 400)]) == 304
+    assert estimated_tokens([("human", "\ud800")]) == 4
