@@ -54,11 +54,6 @@ class VectorFile:
             stream.flush()
             os.fsync(stream.fileno())
 
-    def cut(self, rows: int) -> None:
-        """Drop whatever a killed run wrote beyond `rows`."""
-        if self.path.exists():
-            os.truncate(self.path, rows * 2 * self.dimension)
-
     def read(self) -> np.ndarray:
         """All rows, memory-mapped: (count, dimension) float16."""
         count = len(self)
