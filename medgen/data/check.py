@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -192,21 +192,22 @@ def check_table(
     Raises:
         BadInput: The table itself cannot be read.
     """
-    reading, checker, number = Reading(), _Checker(), 1
-    rows: Iterator[dict[str, str]] = read_rows(path, reading)
+    reading, checker, done = Reading(), _Checker(), 0
+    rows = ((reading.row, row) for row in read_rows(path, reading))
     with ThreadPoolExecutor(max_workers=workers) as pool:
         while chunk := list(islice(rows, CHUNK)):
-            for row, seen in zip(chunk, pool.map(_seen, [r["path"] for r in chunk]), strict=True):
-                number += 1
+            images = pool.map(_seen, [row["path"] for _, row in chunk])
+            for (number, row), seen in zip(chunk, images, strict=True):
                 checker.row(number, row, seen)
-            progress(number - 1)
+            done += len(chunk)
+            progress(done)
     checker.finish()
-    if number == 1:
+    if not done:
         raise BadInput(f"{path} has no rows: a table needs at least one image")
     return TableReport(
         table=str(path),
         form=reading.form,
-        rows=number - 1,
+        rows=done,
         labels={
             modal: {label: dict(sorted(splits.items())) for label, splits in sorted(by.items())}
             for modal, by in sorted(checker.labels.items())

@@ -36,10 +36,14 @@ CHEXGENBENCH_IMAGES = Path("..") / "synthetic_images"
 
 @dataclass
 class Reading:
-    """What was understood and repaired while a table was read; complete after its last row."""
+    """What was understood and repaired while a table was read; complete after its last row.
+
+    `row` is the number of the row that was yielded last, the header being 1 and blank rows counted.
+    """
 
     form: Form = "medgen"
     columns: tuple[str, ...] = ()
+    row: int = 1
     repaired: list[int] = field(default_factory=list)
 
     @property
@@ -71,7 +75,7 @@ def read_rows(path: str | Path, reading: Reading | None = None) -> Iterator[dict
     reading = reading if reading is not None else Reading()
     if not path.is_file():
         raise BadInput(f"no table at {path}: check the path")
-    rows = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path, reading)
+    rows = _parquet(path, reading) if path.suffix.lower() == ".parquet" else _csv(path, reading)
     names: dict[str, str] | None = None
     for row in rows:
         if names is None:
@@ -140,12 +144,13 @@ def _csv(path: Path, reading: Reading) -> Iterator[dict[str, str]]:
                         "put quotes around texts with commas"
                     )
                 cells += [""] * (len(header) - len(cells))
+                reading.row = number
                 yield dict(zip(header, cells, strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadInput(f"cannot read {path} as a CSV table ({error})") from error
 
 
-def _parquet(path: Path) -> Iterator[dict[str, str]]:
+def _parquet(path: Path, reading: Reading) -> Iterator[dict[str, str]]:
     try:
         frame = pd.read_parquet(path)
     except (OSError, ValueError, ImportError) as error:
@@ -153,6 +158,7 @@ def _parquet(path: Path) -> Iterator[dict[str, str]]:
         raise BadInput(f"cannot read {path} as a Parquet table ({reason})") from error
     # As objects, for columns of numbers or categories cannot hold the "" of a missing value.
     for record in frame.astype(object).where(frame.notna(), "").to_dict("records"):
+        reading.row += 1
         yield {str(key): _text(value) for key, value in record.items()}
 
 

@@ -116,7 +116,7 @@ def read_table(
     """
     path = Path(path)
     reading = Reading()
-    records = list(read_rows(path, reading))
+    records = [(reading.row, values) for values in read_rows(path, reading)]
     if len(records) < 2:
         raise BadInput(
             f"the {name} table {path} has {len(records)} "
@@ -130,7 +130,7 @@ def read_table(
         for card in modality_cards().values()
         for alias in (card.name, *card.aliases)
     }
-    for number, values in enumerate(records, start=2):
+    for number, values in records:
         where = f"{path}, row {number}"
         for column in ("path", "modal"):
             if not values[column]:

@@ -80,6 +80,11 @@ def test_bad_rows_are_named(folder, lines, message):
     assert "\n" not in str(caught.value)
 
 
+def test_blank_lines_do_not_shift_the_row_that_is_named(folder):
+    with pytest.raises(BadInput, match=r"row 5: no image at"):
+        read_table(table(folder, ["a.png,,OCT", "", "", "gone.png,,OCT"]), "real")
+
+
 def test_findings_that_are_no_findings_are_named(folder):
     path = table(folder, ["a.png,,OCT,", "b.png,,OCT,[oops"], "path,text,modal,findings")
     with pytest.raises(BadInput, match="row 3: findings is no JSON list"):
