@@ -324,7 +324,9 @@ def _whole(
         **_interval(value, scatter(found.values[FID], found.share), FID),
         n=len(synthetic),
         n_real=len(real),
-        note="to set beside publications; no floor at this size, FID has one" + without,
+        note="to set beside publications; no floor at this size, FID has one"
+        + ("; all modalities pooled" if scope == OVERALL else "")
+        + without,
     )
 
 

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from medgen.evaluation.encoder import CompactEncoder, Trunk, to_pixels
-from medgen.measure.train_reader import blur, fold, read_table, sampling_weights
+from medgen.measure.train_reader import adamw, blur, fold, read_table, sampling_weights
 
 # What the distortion head grades, in the order of its outputs.
 DISTORTIONS = ("blur", "noise", "downscaling", "compression", "warp", "foreign patch")
@@ -194,13 +194,7 @@ def train_trunk(config: dict, side: TrainingSide) -> Trunk:
     )
     size = sum(parameter.numel() for parameter in net.parameters())
     print(f"{size / 1e6:.2f} M parameters, {len(side.rows)} images", flush=True)
-    decayed = [p for p in net.parameters() if p.ndim > 1]
-    plain = [p for p in net.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": config["weight_decay"]}, {"params": plain}],
-        lr=config["lr"],
-        weight_decay=0.0,
-    )
+    optimizer = adamw(net, config["lr"], config["weight_decay"])
     steps, batch, parts = config["steps"], config["batch"], config["losses"]
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config["lr"], total_steps=steps, pct_start=0.1

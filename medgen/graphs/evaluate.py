@@ -8,7 +8,6 @@ folder on the same inputs is not run again. Knows the order of things, not how t
 from __future__ import annotations
 
 import hashlib
-import importlib
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from pydantic import ValidationError
 from medgen.agents import parser
 from medgen.data.images import write_atomic
 from medgen.errors import BadInput
+from medgen.evaluation import alignment, diversity, fidelity, privacy, utility
 from medgen.evaluation.asked import RATIO
 from medgen.evaluation.clip import load_clip
 from medgen.evaluation.context import Context
@@ -39,6 +39,13 @@ REPORT = "report.html"
 # The readers take no smaller images.
 LEAST_SIDE = 32
 LIBRARIES = ("medgen", "torch", "torchmetrics", "torch-fidelity", "prdc", "scikit-learn")
+MEASURES: dict[Suite, Callable[..., Outcome]] = {
+    "fidelity": fidelity.measure,
+    "diversity": diversity.measure,
+    "alignment": alignment.measure,
+    "privacy": privacy.measure,
+    "utility": utility.measure,
+}
 
 
 def evaluate(
@@ -97,6 +104,8 @@ def evaluate(
         if path is not None:
             table = read_table(path, name, size, progress)
             warnings += table.notes
+            if name == "synthetic":
+                table = _by_prompt(table)
             # Nobody asks what the training texts say of findings.
             tables[name] = table if name == "train" else _with_findings(table)
     _refuse_overlap(tables["real"], tables["synthetic"])
@@ -123,19 +132,16 @@ def evaluate(
         seconds={},
         warnings=warnings,
     )
+    told: dict[Suite, dict[str, Any]] = {
+        "fidelity": {},
+        "diversity": {"minim": minim, "lpips_backbone": lpips},
+        "alignment": {"clip": scorer},
+        "privacy": {"pictures": pictures},
+        "utility": {"budget": default_budget()},
+    }
     for suite in chosen:
-        options: dict[str, Any] = {}
-        if suite == "diversity":
-            options |= {"minim": minim, "lpips_backbone": lpips}
-        if suite == "alignment":
-            options["clip"] = scorer
-        if suite == "utility":
-            options["budget"] = default_budget()
-        if suite == "privacy":
-            options["pictures"] = pictures
         started = time.monotonic()
-        measure = importlib.import_module(f"medgen.evaluation.{suite}").measure
-        evaluation.outcomes[suite] = _once(suite, context, measure, options)
+        evaluation.outcomes[suite] = _once(suite, context, MEASURES[suite], told[suite])
         evaluation.seconds[suite] = round(time.monotonic() - started, 1)
         progress(suite, 1, 1)
     write(evaluation, folder)
@@ -189,6 +195,14 @@ def _with_findings(table: ImageTable) -> ImageTable:
         more = {RATIO: ratio, **row.more} if ratio else row.more
         rows.append(replace(row, findings=row.findings or findings, more=more))
     return replace(table, rows=tuple(rows))
+
+
+def _by_prompt(table: ImageTable) -> ImageTable:
+    """The table with its prompts as groups, where it has none: drawings of one are no strangers."""
+    if table.grouped:
+        return table
+    rows = tuple(replace(row, group=row.text or row.group) for row in table.rows)
+    return replace(table, rows=rows)
 
 
 def _ratio_asked(plan: Plan) -> str:

@@ -13,11 +13,12 @@ import math
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medgen.data.splits import is_validation
@@ -141,6 +142,15 @@ def spoil(pixels: Tensor, generator: torch.Generator) -> Tensor:
     return output
 
 
+def adamw(net: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW that decays matrices and filters alone, not biases and norms."""
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in net.parameters() if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in net.parameters() if p.ndim <= 1]},
+    ]
+    return torch.optim.AdamW(groups, lr=lr, weight_decay=0.0)
+
+
 def train(config: dict) -> Reader:
     """Train to `config["epochs"]` (averaged weights) and write the reader to `config["out"]`."""
     torch.manual_seed(config["seed"])
@@ -161,13 +171,7 @@ def train(config: dict) -> Reader:
     steps = math.ceil(len(rows) * epochs / batch)
     size = sum(parameter.numel() for parameter in net.parameters())
     print(f"{size / 1e6:.2f} M parameters, {len(rows)} images, {steps} steps", flush=True)
-    decayed = [p for p in net.parameters() if p.ndim > 1]
-    plain = [p for p in net.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": config["weight_decay"]}, {"params": plain}],
-        lr=config["lr"],
-        weight_decay=0.0,
-    )
+    optimizer = adamw(net, config["lr"], config["weight_decay"])
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config["lr"], total_steps=steps, pct_start=0.1
     )

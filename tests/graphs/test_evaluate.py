@@ -198,3 +198,11 @@ def test_images_that_no_reader_takes_are_refused_before_the_work(tmp_path):
     real, synthetic = (small(tmp_path, name, "OCT", side=16) for name in ("real", "synthetic"))
     with pytest.raises(BadInput, match=r"16 pixels a side.*--size"):
         evaluate(real, synthetic, out=tmp_path / "out")
+
+
+def test_drawings_of_one_prompt_are_one_group_where_the_table_gives_none(tables, tmp_path):
+    lines = tables["synthetic"].read_text().splitlines()
+    bare = tables["synthetic"].with_name("bare.csv")
+    bare.write_text("\n".join(line.rsplit(",", 1)[0] for line in lines) + "\n")
+    evaluation, _ = evaluate(tables["real"], bare, suites=("fidelity",), out=tmp_path, size=64)
+    assert [one.groups for one in evaluation.tables] == [128, 2]
