@@ -143,7 +143,9 @@ class Request(Record):
 
     `rounds`, `candidates` (a round) and `seconds` (no new round after that many) are the budget.
     `reading` says whether the prompt is a request (contradictions are errors) or a whole report
-    (read sentence by sentence, contradictions are warnings); by its look when null.
+    (read sentence by sentence, contradictions are warnings); by its look when null. `steps`,
+    `guidance` (its scale) and `negative` (what not to draw) are the generator's own and the
+    composer's where null.
     """
 
     prompt: str
@@ -154,6 +156,9 @@ class Request(Record):
     rounds: int = 3
     candidates: int = 2
     seconds: float | None = None
+    steps: int | None = Field(default=None, ge=2, le=1000)
+    guidance: float | None = Field(default=None, ge=1, le=30)
+    negative: str | None = None
 
 
 class Plan(Record):

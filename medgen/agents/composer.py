@@ -177,3 +177,13 @@ def compose(plan: Plan, facts: Sequence[Fact], describe: bool = False) -> Condit
 def control(request: Request, plan: Plan) -> Conditioning:
     """The control: the user's own prompt as typed, the modality, and nothing else."""
     return Conditioning(prompt=request.prompt, modality=plan.modality, seed=request.seed)
+
+
+def as_asked(told: Conditioning, request: Request) -> Conditioning:
+    """A conditioning with the steps, guidance and negative prompt that the user gave, if any."""
+    given = {
+        "steps": request.steps,
+        "guidance_scale": request.guidance,
+        "negative_prompt": request.negative,
+    }
+    return told.model_copy(update={name: one for name, one in given.items() if one is not None})

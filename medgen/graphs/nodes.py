@@ -176,7 +176,8 @@ def compose(state: AgentState, minds: Collaborators) -> Step:
         raise BadInput(parser.explain_undrawable(plan.modality, list(generator.modalities)))
     _ = minds.panel  # loaded before anything is drawn, so that missing weights are said first
     composed = composer.compose(plan, _facts(state), describe=generator.reads_free_text)
-    control = composer.control(request, plan)
+    composed = composer.as_asked(composed, request)
+    control = composer.as_asked(composer.control(request, plan), request)
     candidates = []
     for index in range(request.images):
         for number in range(max(request.candidates, 2)):

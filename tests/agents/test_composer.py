@@ -1,6 +1,6 @@
 import pytest
 
-from medgen.agents.composer import control
+from medgen.agents.composer import as_asked, compose, control
 from medgen.generator.structured import encode
 from medgen.knowledge.cards import finding_cards, modality_cards
 from medgen.records import Request
@@ -101,6 +101,15 @@ def test_the_control_is_the_prompt_as_typed(planned):
     told = control(request, planned(request.prompt))
     assert (told.prompt, told.negative_prompt, told.structured) == (request.prompt, "", {})
     assert (told.modality, told.seed) == ("Chest X-ray", 7)
+
+
+def test_steps_guidance_and_negative_are_the_users_where_given(planned):
+    plan = planned("cardiomegaly, chest X-ray")
+    told = compose(plan, [])
+    assert as_asked(told, Request(prompt=plan.prompt)) == told
+    given = as_asked(told, Request(prompt=plan.prompt, steps=8, guidance=3, negative="ribs"))
+    assert (given.steps, given.guidance_scale, given.negative_prompt) == (8, 3, "ribs")
+    assert given.prompt == told.prompt and given.structured == told.structured
 
 
 def test_a_heart_size_alone_leaves_the_lungs_clear_and_an_asked_density_stands(composed):
