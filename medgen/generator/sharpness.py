@@ -1,0 +1,86 @@
+"""What makes a decoder sharp: a patch discriminator and distances between features.
+
+Patch discriminator with hinge loss (Isola et al. 2017, arXiv 1611.07004; Lim and Ye 2017, arXiv
+1705.02894) and a projection of the class (Miyato and Koyama 2018, arXiv 1802.05637); feature
+distance after Zhang et al. 2018 (arXiv 1801.03924), on the verifier's reader, which evaluation
+does not use. Used in training only.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+from medgen.measure.reader import Reader
+
+
+class PatchDiscriminator(nn.Module):
+    """Says for each patch of an image whether it is real, given the image's class."""
+
+    def __init__(self, classes: int, width: int = 40) -> None:
+        super().__init__()
+        widths = [3, width, 2 * width, 4 * width]
+        self.levels = nn.ModuleList(
+            spectral_norm(nn.Conv2d(a, b, 4, stride=2, padding=1)) for a, b in pairwise(widths)
+        )
+        self.deepest = spectral_norm(nn.Conv2d(widths[-1], widths[-1], 3, padding=1))
+        self.patch = spectral_norm(nn.Conv2d(widths[-1], 1, 1))
+        self.of_class = spectral_norm(nn.Embedding(classes, widths[-1]))
+
+    def forward(self, images: Tensor, classes: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Judge images.
+
+        Args:
+            images: (batch, 3, H, W) in [-1, 1].
+            classes: (batch,) indices.
+
+        Returns:
+            Logits (batch, 1, H/8, W/8), higher for real, and the features of each level.
+        """
+        features = []
+        h = images
+        for level in self.levels:
+            h = F.leaky_relu(level(h), 0.2)
+            features.append(h)
+        h = F.leaky_relu(self.deepest(h), 0.2)
+        projection = (h * self.of_class(classes)[:, :, None, None]).sum(1, keepdim=True)
+        return self.patch(h) + projection, features
+
+
+def hinge_loss(real: Tensor, drawn: Tensor) -> Tensor:
+    """The discriminator's loss from its logits on real and on drawn images."""
+    return F.relu(1 - real).mean() + F.relu(1 + drawn).mean()
+
+
+class ReaderFeatures(nn.Module):
+    """Distance between images in the early features of a reader's residual trunk."""
+
+    def __init__(self, reader: Reader, blocks: int = 3) -> None:
+        super().__init__()
+        layers = list(reader.net.trunk.children())  # type: ignore[union-attr]
+        self.stem = nn.Sequential(*layers[:3])
+        self.blocks = nn.ModuleList(layers[3 : 3 + blocks])
+        self.requires_grad_(False).eval()
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        h = self.stem(images)
+        features = [h]
+        for block in self.blocks:
+            h = block(h)
+            features.append(h)
+        return features
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        """Mean squared distance of unit-length features of (batch, 3, H, W) in [-1, 1]."""
+        with torch.no_grad():
+            wanted = self._features(target)
+        distance = output.new_zeros(())
+        for ours, theirs in zip(self._features(output), wanted, strict=True):
+            distance = distance + (
+                (F.normalize(ours, dim=1) - F.normalize(theirs, dim=1)).square().sum(1).mean()
+            )
+        return distance / len(wanted)

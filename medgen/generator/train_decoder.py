@@ -1,0 +1,213 @@
+"""Sharpening of the compact autoencoder's decoder; its encoder, and so every latent, stays.
+
+Run as `python -m medgen.generator.train_decoder configs/decoder.yaml`; resumable. Whole images, so
+that group statistics are those of drawing. Latents get Gaussian noise of a random deviation, up to
+`noise`: drawn latents are not as clean as encoded ones. The adversarial part is scaled so that its
+gradient at the last layer is `adversarial` times that of the rest (Esser et al. 2021, arXiv
+2012.09841).
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medgen.data.splits import is_validation
+from medgen.generator.autoencoder import CompactAutoencoder, ResidualBlock
+from medgen.generator.checkpoints import read_state, write_state
+from medgen.generator.sharpness import PatchDiscriminator, ReaderFeatures, hinge_loss
+from medgen.generator.train_autoencoder import psnr, reconstruction_loss, to_model
+from medgen.measure.reader import Reader
+
+
+class Pictures(NamedTuple):
+    """Images (n, H, H, 3) uint8 with the rows to train on, the held-out rows and their classes."""
+
+    images: np.ndarray
+    training: np.ndarray
+    held_out: np.ndarray
+    modals: list[str]
+    classes: np.ndarray
+    weights: np.ndarray
+
+
+def read_pictures(table: Path, images: Path) -> Pictures:
+    """Training rows, modalities oversampled by the square root of their rarity."""
+    with table.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    modals = sorted({row["modal"] for row in rows})
+    classes = np.array([modals.index(row["modal"]) for row in rows])
+    train = np.array([i for i, row in enumerate(rows) if row["split"] == "train"])
+    held_out = np.array([is_validation(rows[i]["group"]) for i in train])
+    training = train[~held_out]
+    weights = np.bincount(classes[training])[classes[training]] ** -0.5
+    pixels = np.load(images, mmap_mode="r")
+    return Pictures(pixels, training, train[held_out], modals, classes, weights / weights.sum())
+
+
+def widened(folder: Path, decoder_blocks: list[int]) -> CompactAutoencoder:
+    """An autoencoder with more decoder blocks a level; the new ones change nothing at first."""
+    trained = CompactAutoencoder.from_pretrained(folder, use_safetensors=True).float()
+    model = CompactAutoencoder(**{**trained.config, "decoder_blocks": tuple(decoder_blocks)})
+    model.encoder.load_state_dict(trained.encoder.state_dict())
+    layers = list(trained.decoder)
+    for layer in model.decoder:
+        added = isinstance(layer, ResidualBlock) and not isinstance(layers[0], ResidualBlock)
+        if not added:
+            layer.load_state_dict(layers.pop(0).state_dict())
+    return model
+
+
+class Losses(NamedTuple):
+    """The parts of one step's loss, for the log."""
+
+    reconstruction: float
+    features: float
+    adversarial: float
+    discriminator: float
+
+
+class Sharpening:
+    """The decoder, its discriminator, their optimizers and the running average."""
+
+    def __init__(self, config: dict[str, Any], classes: int) -> None:
+        torch.manual_seed(config["seed"])
+        self.config = config
+        self.model = widened(Path(config["init_from"]), config["decoder_blocks"])
+        self.model.encoder.requires_grad_(False)
+        self.average = copy.deepcopy(self.model).requires_grad_(False)
+        self.critic = PatchDiscriminator(classes)
+        self.features = ReaderFeatures(Reader.load())
+        betas = (0.5, 0.95)
+        self.optimizer = torch.optim.AdamW(self.model.decoder.parameters(), 1e-4, betas)
+        self.critic_optimizer = torch.optim.AdamW(self.critic.parameters(), 1e-4, betas)
+        self.balance = 0.0
+
+    def state(self, step: int) -> dict[str, Any]:
+        """All that a killed run needs to go on."""
+        parts = {name: getattr(self, name).state_dict() for name in self._parts}
+        return {**parts, "balance": self.balance, "step": step}
+
+    _parts = ("model", "average", "critic", "optimizer", "critic_optimizer")
+
+    def load(self, state: dict[str, Any]) -> int:
+        """Restore a state; the steps done."""
+        for name in self._parts:
+            getattr(self, name).load_state_dict(state[name])
+        self.balance = state["balance"]
+        return int(state["step"])
+
+    def step(self, target: Tensor, classes: Tensor, rate: float, generator: Any) -> Losses:
+        """One step of the decoder and one of the discriminator on images in [-1, 1]."""
+        config = self.config
+        for optimizer, factor in ((self.optimizer, 1.0), (self.critic_optimizer, 1.5)):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * factor
+        with torch.no_grad():
+            latents = self.model.encode(target)
+            deviation = config["noise"] * torch.rand(len(target), 1, 1, 1, generator=generator)
+            latents = latents + deviation * torch.randn(latents.shape, generator=generator)
+        output = self.model.decode(latents)
+
+        self.critic.requires_grad_(False)
+        judged, ours = self.critic(output, classes)
+        with torch.no_grad():
+            _, theirs = self.critic(target, classes)
+        matching = torch.stack(
+            [F.l1_loss(a, b) / b.abs().mean() for a, b in zip(ours, theirs, strict=True)]
+        ).mean()
+        distance = self.features(output, target)
+        reconstruction = reconstruction_loss(output, target)
+        rest = reconstruction + config["features"] * distance + config["matching"] * matching
+        fooling = -judged.mean()
+        self._measure_balance(rest, fooling)
+        loss = rest + config["adversarial"] * self.balance * fooling
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.decoder.parameters(), 1.0)
+        self.optimizer.step()
+
+        self.critic.requires_grad_(True)
+        real, drawn = self.critic(torch.cat([target, output.detach()]), classes.repeat(2))[0].chunk(
+            2
+        )
+        critic_loss = hinge_loss(real, drawn)
+        self.critic_optimizer.zero_grad(set_to_none=True)
+        critic_loss.backward()
+        self.critic_optimizer.step()
+        with torch.no_grad():
+            pairs = zip(self.average.parameters(), self.model.parameters(), strict=True)
+            for kept, value in pairs:
+                kept.lerp_(value, 1 - config["ema"])
+        return Losses(reconstruction.item(), distance.item(), fooling.item(), critic_loss.item())
+
+    def _measure_balance(self, rest: Tensor, fooling: Tensor) -> None:
+        last = cast(nn.Conv2d, self.model.decoder[-2]).weight
+        wanted, found = (
+            torch.autograd.grad(part, last, retain_graph=True)[0].norm() for part in (rest, fooling)
+        )
+        ratio = (wanted / (found + 1e-6)).clamp(max=1e3).item()
+        self.balance = ratio if not self.balance else 0.95 * self.balance + 0.05 * ratio
+
+
+def train(config: dict[str, Any]) -> None:
+    """Train to `config["steps"]`, writing checkpoints and the autoencoder to `config["out"]`."""
+    out = Path(config["out"])
+    out.mkdir(parents=True, exist_ok=True)
+    pictures = read_pictures(Path(config["table"]), Path(config["images"]))
+    run = Sharpening(config, len(pictures.modals))
+    checkpoint, step = out / "last.pt", 0
+    if checkpoint.exists():
+        step = run.load(read_state(checkpoint))
+        print(f"resumed at step {step}", flush=True)
+    else:
+        report(run.average, pictures)
+    started, first = time.time(), step
+    while step < config["steps"]:
+        draws = np.random.default_rng([config["seed"], step])
+        generator = torch.Generator().manual_seed(int(draws.integers(2**62)))
+        rows = draws.choice(pictures.training, config["batch"], p=pictures.weights)
+        left = (config["steps"] - step) / config["steps"]
+        rate = config["lr"] * min(1.0, (step + 1) / 50, left / 0.4)
+        target = to_model(pictures.images[rows])
+        losses = run.step(target, torch.from_numpy(pictures.classes[rows]), rate, generator)
+        step += 1
+        if step % 25 == 0:
+            speed = (step - first) * config["batch"] / (time.time() - started)
+            shown = " ".join(f"{key} {value:.4f}" for key, value in losses._asdict().items())
+            print(f"step {step} {shown} balance {run.balance:.3f} {speed:.1f} images/s", flush=True)
+        if step % config["save_every"] == 0 or step == config["steps"]:
+            write_state(checkpoint, run.state(step))
+            run.average.save_pretrained(out / "autoencoder")
+            report(run.average, pictures)
+
+
+@torch.inference_mode()
+def report(model: CompactAutoencoder, pictures: Pictures) -> None:
+    """Print, by modality, PSNR and sharpness of the held-out reconstructions.
+
+    Sharpness is the mean absolute difference of neighbouring pixels against the real image's.
+    """
+    for number, modal in enumerate(pictures.modals):
+        rows = [i for i in pictures.held_out if pictures.classes[i] == number][:24]
+        if not rows:
+            continue
+        target = to_model(pictures.images[rows])
+        output = model(target).clamp(-1, 1)
+        sharp = (output.diff(dim=3).abs().mean() / target.diff(dim=3).abs().mean()).item()
+        value = psnr(output, target).mean()
+        print(f"  {modal}: PSNR {value:.2f} dB, sharpness {sharp:.3f} over {len(rows)}", flush=True)
+
+
+if __name__ == "__main__":
+    train(yaml.safe_load(Path(sys.argv[1]).read_text()))
