@@ -369,3 +369,38 @@ class Run(Record):
     seconds: float
     trace: str
     results: list[ImageResult] = []
+
+
+class Lineage(Record):
+    """Where a forked run comes from: the parent, the node it went on at, and what was changed.
+
+    `changes` has the value of each field that was set, by its full name; `round` is null for the
+    reasoning nodes, which run once.
+    """
+
+    parent: str
+    node: str
+    round: int | None = None
+    changes: dict[str, object] = {}
+
+
+class RunSummary(Record):
+    """One line of a list of runs. Paths are absolute.
+
+    `started` is UTC, ISO 8601. `accepted`, `rounds`, `candidates` and `seconds` are null, and
+    `images` empty, until a run is finished; a damaged run has only its id and folder.
+    """
+
+    run_id: str
+    folder: str
+    status: Literal["finished", "unfinished", "damaged"]
+    prompt: str = ""
+    modality: str | None = None
+    seed: int | None = None
+    started: str = ""
+    accepted: bool | None = None
+    images: list[str] = []
+    rounds: int | None = None
+    candidates: int | None = None
+    seconds: float | None = None
+    lineage: Lineage | None = None
