@@ -115,6 +115,13 @@ class Settings(BaseSettings):
         None, description="Folder of earlier answers, or 'off'; the user cache folder if not set."
     )
 
+    feedback: str = Field(
+        "feedback.sqlite",
+        min_length=1,
+        description="The feedback log: a file (SQLite), a postgresql:// URL (the 'postgres' "
+        "extra), or 'off'. Runs are added to it as they end.",
+    )
+
     utility_steps: int | None = Field(
         None,
         ge=1,

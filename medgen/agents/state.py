@@ -10,6 +10,7 @@ import hashlib
 from operator import add
 from typing import Annotated, Any, Literal, TypedDict
 
+from medgen.feedback.records import ActionOutcome
 from medgen.records import Candidate, Record
 
 Dumped = dict[str, Any]
@@ -25,20 +26,11 @@ class Choice(Record):
     why: str
 
 
-class Trial(Record):
-    """What one of the refiner's actions did: a figure of the parent and of the candidate.
+class Trial(ActionOutcome):
+    """What one of the refiner's actions did, and to which candidate of which parent."""
 
-    `measure` names the figure: "score", where more is better, or "error of QUANTITY", where less
-    is; `improved` says which way it went.
-    """
-
-    action: str
     candidate: str
     parent: str
-    measure: str
-    before: float
-    after: float
-    improved: bool
 
 
 class LanguageUse(Record):

@@ -1,0 +1,1 @@
+"""What is learned from feedback: the log, and what is trained on it."""

@@ -1,0 +1,293 @@
+"""The feedback log: what runs drew, what was said of it and by whom; only ever added to.
+
+The rooms above write and read it through `FeedbackLog`; nobody else speaks SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from medgen.errors import BadInput
+from medgen.feedback.database import Database, Row
+from medgen.feedback.records import (
+    Agreement,
+    Label,
+    LoggedCandidate,
+    LoggedRun,
+    LogStats,
+    Pair,
+    Rating,
+    RealOrSynthetic,
+    Source,
+    new_id,
+    now,
+)
+from medgen.feedback.schema import CURRENT_LABELS, LABELLED_IMAGES, QUEUE
+from medgen.settings import settings
+
+OFF = "off"
+WAIT = 5.0  # seconds that a writer waits for others
+KINDS: dict[type[Label], str] = {Rating: "rating", Pair: "pair", RealOrSynthetic: "guess"}
+AnyLabel = TypeVar("AnyLabel", bound=Label)
+
+
+def configured_log(timeout: float = WAIT) -> FeedbackLog | None:
+    """The log that `MEDGEN_FEEDBACK` names; None when that is 'off'."""
+    named = settings().feedback
+    return None if named == OFF else FeedbackLog(named, timeout)
+
+
+class FeedbackLog:
+    """A log, opened when first used. Threads and processes may share it.
+
+    Args:
+        where: A file for SQLite or a `postgresql://` URL; `MEDGEN_FEEDBACK` when None.
+        timeout: Seconds to wait while another writer holds it.
+
+    Raises:
+        BadInput: `where` is None and the setting is 'off', or names no kind of log; every method:
+            the log is damaged, foreign or of a newer medgen.
+        MedgenError: Every method: the log is locked, full or out of reach.
+    """
+
+    def __init__(self, where: str | Path | None = None, timeout: float = WAIT) -> None:
+        named = settings().feedback if where is None else str(where)
+        if named == OFF:
+            raise BadInput("the feedback log is off (MEDGEN_FEEDBACK=off): name one with --log")
+        self._database = _database(named, timeout)
+
+    @property
+    def name(self) -> str:
+        """The file's absolute path, or the URL without its password."""
+        return self._database.name
+
+    def append_run(self, run: LoggedRun) -> int:
+        """Add a run that ended, with its candidates, at once.
+
+        A run that the log has already changes nothing, so that a resumed run may say it again.
+
+        Returns:
+            How many rows were new.
+        """
+        bare = run.model_copy(update={"candidates": []})
+        rows: list[Row] = [("runs", (run.run, _time(run.created), bare.model_dump_json()))]
+        rows += [_candidate_row(candidate) for candidate in run.candidates]
+        return self._database.append(rows, durable=False)
+
+    def append_candidate(self, candidate: LoggedCandidate) -> int:
+        """Add one candidate of a run; returns 0 when the log has it already."""
+        return self._database.append([_candidate_row(candidate)], durable=False)
+
+    def append_rating(self, rating: Rating) -> int:
+        """Add a rating, safe on the disk on return; returns 0 when the log has its id already."""
+        return self.append_labels([rating])
+
+    def append_pair(self, pair: Pair) -> int:
+        """Add a choice between two images, safe on the disk on return."""
+        return self.append_labels([pair])
+
+    def append_guess(self, guess: RealOrSynthetic) -> int:
+        """Add a guess whether an image is real, safe on the disk on return."""
+        return self.append_labels([guess])
+
+    def append_labels(self, labels: Iterable[Label]) -> int:
+        """Add labels of any kind, all or none; returns how many the log did not have."""
+        return self._database.append([_label_row(label) for label in labels], durable=True)
+
+    def withdraw(self, label: AnyLabel) -> AnyLabel:
+        """Take a rater's label back by a newer one, and return that; the old row stays."""
+        newer = label.model_copy(update={"id": new_id(), "created": now(), "withdrawn": True})
+        self.append_labels([newer])
+        return newer
+
+    def ratings(
+        self,
+        *,
+        source: Source | None = None,
+        rater: str | None = None,
+        modality: str | None = None,
+        history: bool = False,
+    ) -> list[Rating]:
+        """Ratings in the order added.
+
+        Args:
+            source: Only those of people, of the verifier, or simulated ones.
+            rater: Only those of one rater.
+            modality: Only those of one modality card's name.
+            history: Also those that were replaced or withdrawn.
+        """
+        return self._labels(Rating, history, source=source, rater=rater, modality=modality)
+
+    def pairs(
+        self,
+        *,
+        source: Source | None = None,
+        rater: str | None = None,
+        modality: str | None = None,
+        history: bool = False,
+    ) -> list[Pair]:
+        """Choices between two images, in the order added; arguments as for `ratings`."""
+        return self._labels(Pair, history, source=source, rater=rater, modality=modality)
+
+    def guesses(
+        self,
+        *,
+        source: Source | None = None,
+        rater: str | None = None,
+        modality: str | None = None,
+        history: bool = False,
+    ) -> list[RealOrSynthetic]:
+        """Guesses whether images are real, in the order added; arguments as for `ratings`."""
+        return self._labels(RealOrSynthetic, history, source=source, rater=rater, modality=modality)
+
+    def candidates(
+        self, *, run: str | None = None, modality: str | None = None, rated: bool = False
+    ) -> list[LoggedCandidate]:
+        """Candidates in the order added.
+
+        Args:
+            run: Only those of one run.
+            modality: Only those of one modality card's name.
+            rated: Only those whose image has a rating or was one of a pair.
+        """
+        where, values = _where(run=run, modality=modality)
+        if rated:
+            where += f" {'AND' if where else 'WHERE'} image_sha256 IN ({LABELLED_IMAGES})"
+        rows = self._database.select(f"SELECT record FROM candidates{where} ORDER BY seq", values)
+        return [LoggedCandidate.model_validate_json(record) for (record,) in rows]
+
+    def runs(self) -> list[LoggedRun]:
+        """Runs in the order added, their plans in them, their candidates not."""
+        rows = self._database.select("SELECT record FROM runs ORDER BY seq")
+        return [LoggedRun.model_validate_json(record) for (record,) in rows]
+
+    def queue(
+        self,
+        rater: str,
+        *,
+        modality: str | None = None,
+        run: str | None = None,
+        limit: int | None = None,
+    ) -> list[LoggedCandidate]:
+        """Images that a rater has not rated, each once.
+
+        The order is that of the images' hashes: it says nothing of what drew them, is the same for
+        all raters (so that raters who stop early share images) and stays when images are added.
+
+        Args:
+            rater: Whose ratings count.
+            modality: Only images of one modality card's name.
+            run: Only images of one run.
+            limit: At most so many.
+        """
+        where, values = _where(run=run, modality=modality)
+        sql = QUEUE.format(where=where, limit="" if limit is None else f" LIMIT {int(limit)}")
+        rows = self._database.select(sql, [*values, rater])
+        return [LoggedCandidate.model_validate_json(record) for (record,) in rows]
+
+    def agreement(self, source: Source = "human", modality: str | None = None) -> list[Agreement]:
+        """How far raters of one source agree, for each scale in use."""
+        from medgen.feedback.agreement import agreements
+
+        return agreements(self.ratings(source=source, modality=modality), source, modality)
+
+    def stats(self) -> LogStats:
+        """What the log holds, and how far its raters agree."""
+        from medgen.feedback.accounts import log_stats
+
+        return log_stats(self)
+
+    def export(self, path: str | Path) -> Path:
+        """Write the log to a file, whole or not at all.
+
+        Args:
+            path: `.jsonl` for everything, which `import` reads back; `.csv` for the ratings that
+                count, in MINIM's columns and more.
+
+        Raises:
+            BadInput: Another ending, or the file is there already.
+        """
+        from medgen.feedback.exchange import export_log
+
+        return export_log(self, Path(path))
+
+    def count(self, table: str) -> int:
+        """Rows of one table: "runs", "candidates" or "labels"."""
+        return int(self._database.select(f"SELECT COUNT(*) FROM {table}")[0][0])
+
+    def chosen(self) -> int:
+        """How many candidates were a run's choice."""
+        return int(self._database.select("SELECT COUNT(*) FROM candidates WHERE chosen = 1")[0][0])
+
+    def close(self) -> None:
+        """Close the connection; the next use opens another."""
+        self._database.close()
+
+    def _labels(
+        self, record: type[AnyLabel], history: bool, **filters: str | None
+    ) -> list[AnyLabel]:
+        kind = KINDS[record]
+        where, values = _where(**filters)
+        table = (
+            "(SELECT * FROM labels WHERE kind = ?) AS every_label" if history else CURRENT_LABELS
+        )
+        rows = self._database.select(
+            f"SELECT record FROM {table}{where} ORDER BY seq", [kind, *values]
+        )
+        return [record.model_validate_json(dumped) for (dumped,) in rows]
+
+
+def _database(named: str, timeout: float) -> Database:
+    scheme, separator, _ = named.partition("://")
+    if not separator:
+        from medgen.feedback.sqlite import SqliteDatabase
+
+        return SqliteDatabase(Path(named), timeout)
+    if scheme in ("postgresql", "postgres"):
+        from medgen.feedback.postgres import PostgresDatabase
+
+        return PostgresDatabase(named, timeout)
+    raise BadInput(f"feedback log {scheme}://...: give a file, or a postgresql:// URL")
+
+
+def _time(moment: datetime) -> str:
+    """UTC with all its digits, so that text sorts as time does."""
+    return f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z"
+
+
+def _candidate_row(one: LoggedCandidate) -> Row:
+    return "candidates", (
+        one.run,
+        one.drawn.id,
+        one.image_sha256,
+        one.prompt,
+        one.modality,
+        int(one.chosen),
+        _time(one.created),
+        one.model_dump_json(),
+    )
+
+
+def _label_row(label: Label) -> Row:
+    return "labels", (
+        label.id,
+        KINDS[type(label)],
+        label.subject,
+        label.prompt,
+        label.modality,
+        label.rater,
+        label.source,
+        int(label.withdrawn),
+        _time(label.created),
+        label.model_dump_json(),
+    )
+
+
+def _where(**filters: str | None) -> tuple[str, list[str]]:
+    given = {column: value for column, value in filters.items() if value is not None}
+    if not given:
+        return "", []
+    return " WHERE " + " AND ".join(f"{column} = ?" for column in given), list(given.values())
