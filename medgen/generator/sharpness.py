@@ -13,23 +13,38 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.parametrizations import spectral_norm
 
 from medgen.measure.reader import Reader
 
+TEXTURE = 8.0
+"""How much the discriminator's view of fine detail is enlarged."""
+
 
 class PatchDiscriminator(nn.Module):
-    """Says for each patch of an image whether it is real, given the image's class."""
+    """Says for each patch of an image whether it is real, given the image's class.
+
+    It sees the image and, enlarged, what a blur takes away from it: texture is faint beside
+    outlines, and without this it had not learned to tell blurred from real in 40 steps.
+    """
 
     def __init__(self, classes: int, width: int = 40) -> None:
         super().__init__()
-        widths = [3, width, 2 * width, 4 * width]
+        widths = [6, width, 2 * width, 4 * width]
         self.levels = nn.ModuleList(
-            spectral_norm(nn.Conv2d(a, b, 4, stride=2, padding=1)) for a, b in pairwise(widths)
+            nn.Sequential(
+                nn.Conv2d(inputs, outputs, 4, stride=2, padding=1),
+                nn.Identity() if level == 0 else nn.GroupNorm(8, outputs),
+                nn.LeakyReLU(0.2),
+            )
+            for level, (inputs, outputs) in enumerate(pairwise(widths))
         )
-        self.deepest = spectral_norm(nn.Conv2d(widths[-1], widths[-1], 3, padding=1))
-        self.patch = spectral_norm(nn.Conv2d(widths[-1], 1, 1))
-        self.of_class = spectral_norm(nn.Embedding(classes, widths[-1]))
+        deepest = widths[-1]
+        self.deepest = nn.Sequential(
+            nn.Conv2d(deepest, deepest, 3, padding=1), nn.GroupNorm(8, deepest), nn.LeakyReLU(0.2)
+        )
+        self.patch = nn.Conv2d(deepest, 1, 1)
+        self.of_class = nn.Embedding(classes, deepest)
+        nn.init.zeros_(self.of_class.weight)
 
     def forward(self, images: Tensor, classes: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Judge images.
@@ -41,13 +56,14 @@ class PatchDiscriminator(nn.Module):
         Returns:
             Logits (batch, 1, H/8, W/8), higher for real, and the features of each level.
         """
+        blurred = F.avg_pool2d(F.pad(images, (2, 2, 2, 2), mode="reflect"), 5, 1)
+        h = torch.cat([images, TEXTURE * (images - blurred)], 1)
         features = []
-        h = images
         for level in self.levels:
-            h = F.leaky_relu(level(h), 0.2)
+            h = level(h)
             features.append(h)
-        h = F.leaky_relu(self.deepest(h), 0.2)
-        projection = (h * self.of_class(classes)[:, :, None, None]).sum(1, keepdim=True)
+        h = self.deepest(h)
+        projection = (h * self.of_class(classes)[:, :, None, None]).mean(1, keepdim=True)
         return self.patch(h) + projection, features
 
 
