@@ -11,3 +11,7 @@ class BadInput(MedgenError):
     """The user's input cannot be used (exit code 2); nothing has been written."""
 
     exit_code = 2
+
+
+class Cancelled(MedgenError):
+    """A run was told to stop by its caller; what is done so far is kept, and it can be resumed."""

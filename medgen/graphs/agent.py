@@ -26,8 +26,9 @@ from medgen.agents.state import AgentState
 from medgen.errors import BadInput, MedgenError
 from medgen.graphs import nodes
 from medgen.graphs.collaborators import Collaborators, shared_collaborators
-from medgen.graphs.outcome import RunResult, conclude
+from medgen.graphs.outcome import conclude
 from medgen.graphs.plan import REASONING, Node, reason, request_of
+from medgen.graphs.results import RunResult
 from medgen.graphs.run_folder import RunFolder
 from medgen.graphs.trace_html import trace_page
 from medgen.records import Plan, TraceEvent
@@ -71,13 +72,15 @@ def traced(node: Node, collaborators: Collaborators) -> Callable[[AgentState], d
     """A node as LangGraph wants it: its update and its one trace event, in one write."""
 
     def run(state: AgentState) -> dict[str, Any]:
-        started, clock = datetime.now(UTC), time.perf_counter()
-        step = node(state, collaborators)
+        with collaborators.turn:
+            started, clock = datetime.now(UTC), time.perf_counter()
+            step = node(state, collaborators)
+            seconds = time.perf_counter() - clock
         event = TraceEvent(
             node=node.__name__,
             round=step.round,
             started=started.isoformat(timespec="milliseconds"),
-            seconds=round(time.perf_counter() - clock, 4),
+            seconds=round(seconds, 4),
             inputs=step.inputs,
             outputs=step.outputs,
             decided_by=step.decided_by,
@@ -96,6 +99,8 @@ def graph() -> Graph:
 
 class Agent:
     """Reasons about a request, draws, measures, refines and explains.
+
+    Threads may share one: each has a run of its own, and a step of one waits for a step of another.
 
     Args:
         collaborators: A generator, panel, store or case index of the caller's own; this
@@ -123,6 +128,9 @@ class Agent:
         rounds: int | None = None,
         candidates: int | None = None,
         seconds: float | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        negative: str | None = None,
         out: str | Path | None = None,
         resume: str | Path | None = None,
         on_start: Callable[[str], None] | None = None,
@@ -139,10 +147,13 @@ class Agent:
             candidates: Candidates a round, at least 1; `MEDGEN_CANDIDATES` when None. The first
                 round draws two at least: the control and one composed candidate.
             seconds: No new round starts after so many working seconds; `MEDGEN_SECONDS` when None.
+            steps: Sampling steps; the settings' when None.
+            guidance: Classifier-free guidance scale; the settings' when None.
+            negative: What not to draw; the composer's when None.
             out: The folder for this run's files; a new one under `MEDGEN_RUNS` when None.
             resume: Run id or folder of a run that was cut off.
-            on_start: Told the name of each node as it starts.
-            on_event: Told each node's trace event as it ends.
+            on_start: Told the name of each node as it starts, in the calling thread.
+            on_event: Told each node's trace event as it ends. Either may raise `Cancelled`.
 
         Returns:
             The run's record; `accepted` is true when every image was accepted, and an image that
@@ -150,6 +161,7 @@ class Agent:
 
         Raises:
             BadInput: The request, folder or run cannot be used; a new run then leaves nothing.
+            Cancelled: A callback raised it; the run stops after the node and can be resumed.
             MedgenError: The run stopped on an error; it can be resumed.
         """
         if resume is not None:
@@ -171,6 +183,9 @@ class Agent:
                     "candidates", defaults.candidates if candidates is None else candidates
                 ),
                 seconds=seconds if seconds is not None else defaults.seconds,
+                steps=steps,
+                guidance=guidance,
+                negative=negative,
             )
             folder = RunFolder.create(request, out)
         try:

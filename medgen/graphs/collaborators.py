@@ -1,12 +1,14 @@
 """What the graph works with: a generator, a panel, a store, a case index, a language model.
 
 Each is loaded when first needed and kept, so that a process pays once; a caller may give its own.
-Knows how to load them and nothing of what they do.
+Threads may share them by taking `turn` around each use: models and indices answer one caller at a
+time. Knows how to load them and nothing of what they do.
 """
 
 from __future__ import annotations
 
 from functools import cached_property, lru_cache
+from threading import RLock
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -40,6 +42,9 @@ class Collaborators:
         store: Where facts are retrieved from.
         cases: The index of real cases.
         language_model: What the reasoning roles may ask beside the rules.
+
+    Attributes:
+        turn: Held by the one thread that loads or uses them.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class Collaborators:
         self._generator, self._panel = generator, panel
         self._store, self._cases = store, cases
         self._language_model = language_model
+        self.turn = RLock()
 
     @cached_property
     def generator(self) -> Generator:

@@ -21,8 +21,9 @@ from medgen.errors import BadInput
 from medgen.generator.base import Generator
 from medgen.generator.structured import CATEGORIES, NUMBERS
 from medgen.graphs.collaborators import Collaborators, shared_collaborators
+from medgen.graphs.results import DrawingResult
 from medgen.graphs.run_folder import image_path
-from medgen.records import Conditioning, Drawing, Plan, Request
+from medgen.records import Conditioning, Plan, Request
 from medgen.settings import settings
 
 DRAWING = "drawing.json"
@@ -41,7 +42,7 @@ def generate(
     raw: bool = False,
     out: str | Path | None = None,
     collaborators: Collaborators | None = None,
-) -> Drawing:
+) -> DrawingResult:
     """Draw images of a request, each once, and write them with their record.
 
     Args:
@@ -73,7 +74,9 @@ def generate(
     paths = [image_path(folder, index, images) for index in range(images)]
     _refuse_occupied([*paths, folder / DRAWING])
 
-    generator = (collaborators or shared_collaborators()).generator
+    minds = collaborators or shared_collaborators()
+    with minds.turn:
+        generator = minds.generator
     if plan.modality not in generator.modalities:
         raise BadInput(parser.explain_undrawable(plan.modality, list(generator.modalities)))
     told = _told(request, plan, raw, generator.reads_free_text)
@@ -86,8 +89,9 @@ def generate(
         changes["negative_prompt"] = negative
     told = told.model_copy(update=changes)
     noise = [noise_seed(seed, index, 1, 0) for index in range(images)]
-    pictures = generator.sample([told.model_copy(update={"seed": one}) for one in noise])
-    drawing = Drawing(
+    with minds.turn:
+        pictures = generator.sample([told.model_copy(update={"seed": one}) for one in noise])
+    drawing = DrawingResult(
         images=[str(path) for path in paths],
         prompt=prompt,
         conditioning=told,
@@ -176,7 +180,7 @@ def _unwritable(folder: str | Path, reason: str) -> str:
     return f"cannot write to {folder} ({reason}): choose a folder with --out"
 
 
-def _tags(drawing: Drawing, generator: Generator, noise: int) -> dict[str, str]:
+def _tags(drawing: DrawingResult, generator: Generator, noise: int) -> dict[str, str]:
     return {
         "Prompt": drawing.prompt,
         "Drawn prompt": drawing.conditioning.prompt,

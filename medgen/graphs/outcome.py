@@ -5,14 +5,12 @@ Reads the state and nothing else, so that an outcome can be told again at any ti
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
-
-from PIL import Image
 
 from medgen.agents.selector import critique_of
 from medgen.agents.state import AgentState, Choice, candidates_of, seconds_spent
-from medgen.data.images import SYNTHETIC_NOTICE, load_image
+from medgen.data.images import SYNTHETIC_NOTICE
+from medgen.graphs.results import RunResult
 from medgen.graphs.run_folder import TRACE_LINES, image_path
 from medgen.records import (
     Candidate,
@@ -21,29 +19,7 @@ from medgen.records import (
     ImageResult,
     Measurement,
     Request,
-    Run,
-    TraceEvent,
 )
-
-
-class RunResult(Run):
-    """A `Run` with its pictures and events at hand."""
-
-    @cached_property
-    def image(self) -> Image.Image:
-        """The first image, RGB."""
-        return load_image(self.images[0])
-
-    @cached_property
-    def control_image(self) -> Image.Image:
-        """The first image's control, RGB."""
-        return load_image(self.control.image)
-
-    @cached_property
-    def events(self) -> list[TraceEvent]:
-        """The trace, one event a node."""
-        lines = Path(self.trace).read_text(encoding="utf-8").splitlines()
-        return [TraceEvent.model_validate_json(line) for line in lines]
 
 
 def _results(state: AgentState) -> list[ImageResult]:

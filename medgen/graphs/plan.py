@@ -74,7 +74,8 @@ def reason(
     state: dict[str, Any] = {"request": request.model_dump(mode="json"), "folder": "", "facts": []}
     for node in REASONING:
         if node is not nodes.retrieve or retrieve:
-            state.update(node(cast("AgentState", state), minds).update)
+            with minds.turn:
+                state.update(node(cast("AgentState", state), minds).update)
     return Plan.model_validate(state["plan"])
 
 

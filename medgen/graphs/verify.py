@@ -64,14 +64,17 @@ def verify(
     files = image_files(path)
     plan = _plan(prompt, modality)
     load_square(files[0], SIDE)  # so that a wrong path is said before the weights are loaded
-    panel = (collaborators or shared_collaborators()).panel
-    reader = Reader.load() if plan is None else None
+    minds = collaborators or shared_collaborators()
+    with minds.turn:
+        panel = minds.panel
+        reader = Reader.load() if plan is None else None
 
     def measured() -> Iterator[Verification]:
         for file in files:
             pixels = load_square(file, SIDE)
-            asked = plan or Plan(prompt="", modality=_read_modality(pixels, reader))
-            critique = panel.verify(pixels, asked, generated=False)
+            with minds.turn:
+                asked = plan or Plan(prompt="", modality=_read_modality(pixels, reader))
+                critique = panel.verify(pixels, asked, generated=False)
             yield Verification(image=str(file.resolve()), prompt=prompt, critique=critique)
 
     return measured()

@@ -12,7 +12,7 @@ from PIL import Image
 from medgen.agents.state import noise_seed
 from medgen.errors import BadInput
 from medgen.graphs.generate import DRAWING, generate
-from medgen.records import Drawing
+from medgen.graphs.results import DrawingResult
 
 PROMPT = "cardiomegaly, chest X-ray"
 
@@ -70,7 +70,7 @@ def test_images_and_record_are_written_and_marked(tmp_path: Path) -> None:
         assert image.info["Synthetic"] == "YES" and image.info["Prompt"] == PROMPT
         assert image.info["Seed"] == str(drawing.noise_seeds[0])
     written = json.loads((tmp_path / "a" / "b" / DRAWING).read_text())
-    assert Drawing.model_validate(written) == drawing
+    assert DrawingResult.model_validate(written) == drawing
     again = generate(PROMPT, seed=9, out=tmp_path / "c", collaborators=minds)
     assert Path(again.images[0]).read_bytes() == Path(drawing.images[0]).read_bytes()
 

@@ -18,7 +18,7 @@ from medgen.doctor import look
 from medgen.errors import BadInput
 from medgen.graphs.agent import Agent
 from medgen.graphs.collaborators import Collaborators
-from medgen.graphs.outcome import RunResult
+from medgen.graphs.results import RunResult
 from medgen.records import Fact, TraceEvent
 from medgen.settings import settings
 
