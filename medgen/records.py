@@ -375,13 +375,28 @@ class Lineage(Record):
     """Where a forked run comes from: the parent, the node it went on at, and what was changed.
 
     `changes` has the value of each field that was set, by its full name; `round` is null for the
-    reasoning nodes, which run once.
+    reasoning nodes, which run once. `events` is how many steps of the trace are the parent's.
     """
 
     parent: str
     node: str
     round: int | None = None
     changes: dict[str, object] = {}
+    events: int = 0
+
+
+class Setup(Record):
+    """What a run is made with, beside the request, as far as its images depend on it.
+
+    `settings` are those of `medgen.settings.RUN_SETTINGS`; `generator`, `knowledge` and `panel`
+    are fingerprints (hex), empty until the run has come so far; `versions` are of packages.
+    """
+
+    settings: dict[str, object] = {}
+    versions: dict[str, str] = {}
+    generator: str = ""
+    knowledge: str = ""
+    panel: str = ""
 
 
 class RunSummary(Record):

@@ -19,6 +19,26 @@ from medgen.errors import BadInput
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
+RUN_SETTINGS = (
+    "backend",
+    "weights",
+    "threads",
+    "micro_batch",
+    "steps",
+    "guidance_scale",
+    "number_guidance",
+    "sampler",
+    "guidance_schedule",
+    "guidance_interval",
+    "dynamic_threshold",
+    "retrieval",
+    "llm",
+    "llm_method",
+    "llm_tokens",
+    "llm_answer_tokens",
+)
+"""What a run's images depend on beside its request; each run records them. No secret is one."""
+
 
 class Settings(BaseSettings):
     """Settings with their defaults; environment variables win over `medgen.toml`."""

@@ -90,13 +90,17 @@ def trials_of_round(candidates: Sequence[Candidate], round_number: int) -> list[
 
 @dataclass(frozen=True)
 class Situation:
-    """What an action may look at: the plan, the candidate refined, its forebears, the memory."""
+    """What an action may look at: the plan, the candidate refined, its forebears, the memory.
+
+    `guidance_scale` is the generator's own, for candidates that were told none.
+    """
 
     plan: Plan
     parent: Candidate
     candidates: Sequence[Candidate]
     trials: Sequence[Trial]
     rules: RefinerRules
+    guidance_scale: float | None = None
 
     @property
     def critique(self) -> Critique:
@@ -252,7 +256,7 @@ def _guidance(situation: Situation, told: Conditioning) -> Change:
     else:
         return told, []
     action = f"guidance {direction}"
-    scale = settings().guidance_scale if told.guidance_scale is None else told.guidance_scale
+    scale = told.guidance_scale or situation.guidance_scale or settings().guidance_scale
     value = round(min(max(scale * factor, rules.low), rules.high), 2)
     if situation.dropped(action) or (value > scale) != (factor > 1):
         return told, []
@@ -298,6 +302,7 @@ def refine(
     round_number: int,
     count: int,
     folder: Path,
+    guidance_scale: float | None = None,
 ) -> list[Candidate]:
     """Plan the next round for one image.
 
@@ -310,13 +315,14 @@ def refine(
         round_number: The round to plan, from 2.
         count: How many candidates.
         folder: Where their images will lie.
+        guidance_scale: The generator's own; the settings' when None.
 
     Returns:
         Candidates not yet drawn, no two told the same, and none told what one before was.
     """
     rules = refiner_rules()
     parent = rank(candidates)[0]
-    situation = Situation(plan, parent, candidates, trials, rules)
+    situation = Situation(plan, parent, candidates, trials, rules, guidance_scale)
     drawn = [candidate.conditioning for candidate in candidates]
     planned = []
     for number in range(1, count + 1):

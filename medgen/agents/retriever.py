@@ -21,22 +21,25 @@ MAX_SEARCH_CHARACTERS = 400
 BETWEEN_FINDINGS = ("MEDGEN:excludes:", "MEDGEN:differential-of:", "MEDGEN:implies:")
 
 
-def retrieve(plan: Plan, store: KnowledgeStore, cases: CaseIndex) -> list[Fact]:
+def retrieve(
+    plan: Plan, store: KnowledgeStore, cases: CaseIndex, retrieval: str | None = None
+) -> list[Fact]:
     """Everything that the knowledge base has to say about a plan.
 
     Args:
         plan: Its modality, findings and regions are looked up, its prompt is searched for.
         store: The knowledge store.
         cases: The index of training captions.
+        retrieval: "all", "facts" (no cases) or "off"; `MEDGEN_RETRIEVAL` when None.
 
     Returns:
         Facts without repeats: terms, relations, signs, cases in this order, within a kind by
         score, then id. What was looked up by name has score 1; what was searched for has its
         fused score and lies above the relevance floor of `relevance.yaml`. Once findings are
         known, signs and cases of other findings are left out: they would suggest what nobody asked
-        for. So are signs of absent findings. `MEDGEN_RETRIEVAL` leaves cases, or everything, out.
+        for. So are signs of absent findings.
     """
-    retrieval = settings().retrieval
+    retrieval = retrieval or settings().retrieval
     if retrieval == "off":
         return []
     facts: list[Fact | None] = [store.fact(modality_id(plan.modality), plan.modality)]

@@ -56,9 +56,11 @@ class AgentState(TypedDict, total=False):
     request: Dumped
     plan: Dumped  # parse, localize_anatomy, assess_pathology, map_features, write_report
     facts: list[Dumped]  # retrieve
+    knowledge: str  # retrieve: fingerprint of what is known
     language: Dumped  # every reasoning node that may ask a language model: LanguageUse
     composed: Dumped  # compose: the refined Conditioning that every round starts from
     generator: Dumped  # compose: name and fingerprint of what draws
+    panel: str  # compose: fingerprint of what verifies
     round: int  # compose, refine
     candidates: list[Dumped]  # compose, refine: planned; verify: with critique
     choices: list[Dumped]  # select, one an image

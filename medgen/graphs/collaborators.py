@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import cached_property, lru_cache
 from threading import RLock
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from medgen.agents.llm import AnswerCache, Session, cache_folder, load_model
 from medgen.agents.state import LanguageUse
 from medgen.generator.base import Generator
 from medgen.records import Critique, Plan
-from medgen.settings import settings
+from medgen.settings import Settings, settings
 
 if TYPE_CHECKING:
     from medgen.agents.chat_model import LanguageModel
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 class Verifier(Protocol):
     """What measures a picture against a plan; see `medgen.agents.verifier.Panel`."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of its weights and rules (hex), so that a record says what verified."""
+        ...
 
     def verify(self, image: np.ndarray, plan: Plan, generated: bool = True) -> Critique:
         """Critique one (height, width, 3) uint8 picture."""
@@ -42,6 +47,8 @@ class Collaborators:
         store: Where facts are retrieved from.
         cases: The index of real cases.
         language_model: What the reasoning roles may ask beside the rules.
+        options: Settings to load the generator and the language model with; this process's when
+            None.
 
     Attributes:
         turn: Held by the one thread that loads or uses them.
@@ -54,11 +61,31 @@ class Collaborators:
         store: KnowledgeStore | None = None,
         cases: CaseIndex | None = None,
         language_model: LanguageModel | None = None,
+        options: Settings | None = None,
     ) -> None:
         self._generator, self._panel = generator, panel
         self._store, self._cases = store, cases
         self._language_model = language_model
+        self._options = options
         self.turn = RLock()
+
+    @property
+    def settings(self) -> Settings:
+        """What all is loaded with."""
+        return self._options or settings()
+
+    def with_settings(self, options: Settings) -> Self:
+        """The same, with a generator and language model (if not the caller's own) of `options`."""
+        if options == self.settings:
+            return self
+        return type(self)(
+            self._generator,
+            self.__dict__.get("panel", self._panel),
+            self.__dict__.get("store", self._store),
+            self.__dict__.get("cases", self._cases),
+            self._language_model,
+            options,
+        )
 
     @cached_property
     def generator(self) -> Generator:
@@ -67,7 +94,7 @@ class Collaborators:
             return self._generator
         from medgen.generator.backends import load_generator
 
-        return load_generator(settings())
+        return load_generator(self.settings)
 
     @cached_property
     def panel(self) -> Verifier:
@@ -99,11 +126,11 @@ class Collaborators:
     @cached_property
     def language_model(self) -> LanguageModel | None:
         """What the reasoning roles may ask; None and the rules speak alone."""
-        return self._language_model or load_model(settings())
+        return self._language_model or load_model(self.settings)
 
     def session(self, use: LanguageUse) -> Session:
         """A run's conversation with the language model, after what it has used so far."""
-        options = settings()
+        options = self.settings
         return Session(self.language_model, options, use, AnswerCache(cache_folder(options)))
 
 

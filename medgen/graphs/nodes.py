@@ -50,6 +50,7 @@ from medgen.graphs.run_folder import (
     image_path,
     request_digest,
 )
+from medgen.graphs.setup import knowledge_fingerprint
 from medgen.records import Candidate, Conditioning, Fact, Plan, Record, Request
 
 
@@ -144,9 +145,9 @@ def assess_pathology(state: AgentState, minds: Collaborators) -> Step:
 def retrieve(state: AgentState, minds: Collaborators) -> Step:
     """Fetch facts and cases from the knowledge store."""
     plan = _plan(state)
-    facts = retriever.retrieve(plan, minds.store, minds.cases)
-    dumped = _dump_all(facts)
-    return Step({"facts": dumped}, _asked(plan), {"facts": dumped}, "knowledge store")
+    facts = retriever.retrieve(plan, minds.store, minds.cases, minds.settings.retrieval)
+    update = {"facts": _dump_all(facts), "knowledge": knowledge_fingerprint(minds)}
+    return Step(update, _asked(plan), update, "knowledge store")
 
 
 def map_features(state: AgentState, minds: Collaborators) -> Step:
@@ -174,7 +175,7 @@ def compose(state: AgentState, minds: Collaborators) -> Step:
     generator = minds.generator
     if plan.modality not in generator.modalities:
         raise BadInput(parser.explain_undrawable(plan.modality, list(generator.modalities)))
-    _ = minds.panel  # loaded before anything is drawn, so that missing weights are said first
+    panel = minds.panel  # loaded before anything is drawn, so that missing weights are said first
     composed = composer.compose(plan, _facts(state), describe=generator.reads_free_text)
     composed = composer.as_asked(composed, request)
     control = composer.as_asked(composer.control(request, plan), request)
@@ -201,6 +202,7 @@ def compose(state: AgentState, minds: Collaborators) -> Step:
     update = {
         "composed": _dump(composed),
         "generator": {"name": generator.name, "fingerprint": generator.fingerprint},
+        "panel": panel.fingerprint,
         "candidates": _dump_all(candidates),
         "round": 1,
     }
@@ -208,6 +210,7 @@ def compose(state: AgentState, minds: Collaborators) -> Step:
         "composed": update["composed"],
         "control": _dump(control),
         "generator": update["generator"],
+        "panel": update["panel"],
         "candidates": [candidate.id for candidate in candidates],
     }
     decided_by = plan.decided_by.get("composer", "rules")
@@ -316,6 +319,7 @@ def refine(state: AgentState, minds: Collaborators) -> Step:
             round_number=round_number,
             count=request.candidates,
             folder=Path(state["folder"]) / CANDIDATES,
+            guidance_scale=minds.settings.guidance_scale,
         )
     update = {"candidates": _dump_all([*candidates, *planned]), "round": round_number}
     outputs = {candidate.id: candidate.actions for candidate in planned}

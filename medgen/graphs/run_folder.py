@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from pydantic import ValidationError
 
 from medgen.data.images import write_atomic
 from medgen.errors import BadInput
-from medgen.records import Request, Run, TraceEvent
+from medgen.graphs.setup import current_setup
+from medgen.records import Lineage, Request, Run, Setup, TraceEvent
 from medgen.settings import settings
 
 REQUEST = "request.json"
@@ -44,26 +45,41 @@ def new_run_id(request: Request) -> str:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one run; `made` are the folders that were created for it, outermost first."""
+    """The folder of one run; `made` are the folders that were created for it, outermost first.
+
+    `setup` is what was known of it at the start: settings and versions; `lineage` is for forks.
+    """
 
     path: Path
     run_id: str
     request: Request
     made: tuple[Path, ...] = ()
+    setup: Setup = field(default_factory=Setup)
+    lineage: Lineage | None = None
 
     @classmethod
-    def create(cls, request: Request, out: str | Path | None = None) -> RunFolder:
+    def create(
+        cls,
+        request: Request,
+        out: str | Path | None = None,
+        *,
+        setup: Setup | None = None,
+        lineage: Lineage | None = None,
+    ) -> RunFolder:
         """Make the folder of a new run.
 
         Args:
             request: What was asked.
             out: The folder to use; a new one under `MEDGEN_RUNS` when None.
+            setup: Settings and versions; this process's when None.
+            lineage: Where a forked run comes from.
 
         Raises:
             BadInput: It cannot be written, or holds another run or files that this one would
                 replace; then nothing was written.
         """
         run_id = new_run_id(request)
+        setup = setup or current_setup(settings())
         made: list[Path] = []
         try:
             path = (settings().runs / run_id if out is None else Path(out)).expanduser().resolve()
@@ -74,7 +90,13 @@ class RunFolder:
                 folder.mkdir(exist_ok=True)
                 made.append(folder)
             with (path / REQUEST).open("x", encoding="utf-8") as stream:
-                json.dump({"run_id": run_id, "request": request.model_dump(mode="json")}, stream)
+                content = {
+                    "run_id": run_id,
+                    "request": request.model_dump(mode="json"),
+                    "setup": setup.model_dump(mode="json", include={"settings", "versions"}),
+                    "lineage": lineage and lineage.model_dump(mode="json"),
+                }
+                json.dump(content, stream)
         except FileExistsError as error:
             if error.filename and Path(error.filename).name == REQUEST:
                 raise BadInput(
@@ -89,7 +111,7 @@ class RunFolder:
             raise BadInput(f"cannot write to {where} ({reason}): choose a folder with --out") from (
                 error
             )
-        return cls(path, run_id, request, tuple(made))
+        return cls(path, run_id, request, tuple(made), setup, lineage)
 
     @classmethod
     def open(cls, run: str | Path, out: str | Path | None = None) -> RunFolder:
@@ -107,8 +129,14 @@ class RunFolder:
             found = [place for place in places if (place / REQUEST).is_file()]
             for place in found:
                 content = json.loads((place / REQUEST).read_text(encoding="utf-8"))
+                run_id, request = content["run_id"], Request.model_validate(content["request"])
+                lineage = content.get("lineage")
                 folder = cls(
-                    place.resolve(), content["run_id"], Request.model_validate(content["request"])
+                    place.resolve(),
+                    run_id,
+                    request,
+                    setup=Setup.model_validate(content.get("setup") or {}),
+                    lineage=Lineage.model_validate(lineage) if lineage else None,
                 )
                 if place is places[0] or folder.run_id == str(run):
                     return folder

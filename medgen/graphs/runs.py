@@ -28,6 +28,7 @@ from medgen.records import (
     Request,
     Run,
     RunSummary,
+    Setup,
     TraceEvent,
 )
 from medgen.settings import settings
@@ -36,15 +37,16 @@ from medgen.settings import settings
 class Trace(Record):
     """All that a run holds so far, as records; of an unfinished run what there is yet.
 
-    `generator` has the name and the fingerprint of what drew, empty before that is known.
-    Image paths lead into the folder where the run lies now, wherever it was made.
+    `generator` is the name of what drew, empty before that is known. Image paths lead
+    into the folder where the run lies now, wherever it was made.
     """
 
     summary: RunSummary
     request: Request
     plan: Plan | None = None
     facts: list[Fact]
-    generator: dict[str, str]
+    generator: str
+    setup: Setup
     candidates: list[Candidate]
     choices: list[Choice]
     trials: list[Trial]
@@ -120,6 +122,7 @@ def summarize(path: Path) -> RunSummary:
         rounds=run.rounds if run else None,
         candidates=run.candidates if run else None,
         seconds=run.seconds if run else None,
+        lineage=folder.lineage,
     )
 
 
@@ -187,13 +190,20 @@ def load_run(folder: RunFolder | str | Path) -> Trace:
     if not isinstance(folder, RunFolder):
         folder = RunFolder.open(Path(folder))
     state = read_state(folder)
+    generator = state.get("generator", {})
     try:
         return Trace.model_validate(
             {
                 "summary": summarize(folder.path),
                 "request": folder.request,
                 "plan": state.get("plan"),
-                "generator": state.get("generator", {}),
+                "generator": generator.get("name", ""),
+                "setup": {
+                    **dict(folder.setup),
+                    "generator": generator.get("fingerprint", ""),
+                    "knowledge": state.get("knowledge", ""),
+                    "panel": state.get("panel", ""),
+                },
                 "facts": state.get("facts", []),
                 "candidates": state.get("candidates", []),
                 "choices": state.get("choices", []),

@@ -78,6 +78,8 @@ def cardiothoracic_ratio(image: np.ndarray) -> float:
 class PhantomPanel:
     """Measures phantom films: cardiomegaly by ratio, everything else abstains."""
 
+    fingerprint = "fedcba9876543210"
+
     def __init__(self, reject: str | None = None) -> None:
         self.reject = reject
         self.plans: list[Plan] = []

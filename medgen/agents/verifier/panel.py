@@ -7,12 +7,16 @@ well each member does on real images, and all measurements stay visible.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from scipy.special import expit, logit
 
+from medgen import measure
 from medgen.agents.verifier.cards import reader_card, rules
 from medgen.agents.verifier.checks import (
     Abstain,
@@ -31,6 +35,8 @@ from medgen.measure.reader import MODALITY, Reader
 from medgen.records import Correction, Critique, Finding, Measurement, Plan
 
 MINIMUM_SIDE = 128
+MADE_OF = (Path(measure.__file__).parent / "weights", Path(__file__).parent)
+KINDS = (".safetensors", ".json", ".yaml")
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,17 @@ class Panel:
         concepts()
         reader_card()
         return cls(Reader.load(), [CardiothoracicCheck(), OpacityCheck(), ReaderCheck()])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """First 16 hex digits of the SHA-256 over its weights, cards and rules."""
+        digest = hashlib.sha256()
+        for folder in MADE_OF:
+            for path in sorted(folder.rglob("*")):
+                if path.suffix in KINDS:
+                    digest.update(path.relative_to(folder).as_posix().encode())
+                    digest.update(path.read_bytes())
+        return digest.hexdigest()[:16]
 
     def covers(self, modality: str, finding: str) -> list[str]:
         """Names of the members registered for a finding of a modality."""
