@@ -5,6 +5,7 @@ Knows files and pixels; knows nothing of models, prompts or modalities.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Mapping
@@ -67,6 +68,24 @@ def square(image: Image.Image, size: int) -> Image.Image:
 def load_square(path: str | Path, size: int) -> np.ndarray:
     """Read and square one image: (size, size, 3) uint8."""
     return np.asarray(square(load_image(path), size))
+
+
+def pixel_sha256(path: str | Path) -> str:
+    """What an image is known by: a hash of its size and RGB pixels, whatever the file says of it.
+
+    Args:
+        path: As for `load_image`.
+
+    Returns:
+        64 hex digits.
+
+    Raises:
+        BadInput: As `load_image`.
+    """
+    image = load_image(path)
+    digest = hashlib.sha256(f"{image.width}x{image.height}".encode())
+    digest.update(image.tobytes())
+    return digest.hexdigest()
 
 
 def write_atomic(path: str | Path, content: bytes | str) -> Path:

@@ -26,6 +26,7 @@ from medgen.feedback.records import (
     now,
 )
 from medgen.feedback.schema import CURRENT_LABELS, LABELLED_IMAGES, QUEUE
+from medgen.records import Record
 from medgen.settings import settings
 
 OFF = "off"
@@ -73,13 +74,11 @@ class FeedbackLog:
             How many rows were new.
         """
         bare = run.model_copy(update={"candidates": []})
-        rows: list[Row] = [("runs", (run.run, _time(run.created), bare.model_dump_json()))]
-        rows += [_candidate_row(candidate) for candidate in run.candidates]
-        return self._database.append(rows, durable=False)
+        return self.append_records([bare, *run.candidates], durable=False)
 
     def append_candidate(self, candidate: LoggedCandidate) -> int:
         """Add one candidate of a run; returns 0 when the log has it already."""
-        return self._database.append([_candidate_row(candidate)], durable=False)
+        return self.append_records([candidate], durable=False)
 
     def append_rating(self, rating: Rating) -> int:
         """Add a rating, safe on the disk on return; returns 0 when the log has its id already."""
@@ -95,7 +94,20 @@ class FeedbackLog:
 
     def append_labels(self, labels: Iterable[Label]) -> int:
         """Add labels of any kind, all or none; returns how many the log did not have."""
-        return self._database.append([_label_row(label) for label in labels], durable=True)
+        return self.append_records(labels)
+
+    def append_records(self, records: Iterable[Record], durable: bool = True) -> int:
+        """Add records of any kind, all or none; a run's own list of candidates is left aside.
+
+        Args:
+            records: Runs, candidates and labels.
+            durable: Wait until the disk has them; otherwise they outlive a kill of this process,
+                but the last ones perhaps not a loss of power.
+
+        Returns:
+            How many the log did not have.
+        """
+        return self._database.append([_row(record) for record in records], durable)
 
     def withdraw(self, label: AnyLabel) -> AnyLabel:
         """Take a rater's label back by a newer one, and return that; the old row stays."""
@@ -258,31 +270,32 @@ def _time(moment: datetime) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z"
 
 
-def _candidate_row(one: LoggedCandidate) -> Row:
-    return "candidates", (
-        one.run,
-        one.drawn.id,
-        one.image_sha256,
-        one.prompt,
-        one.modality,
-        int(one.chosen),
-        _time(one.created),
-        one.model_dump_json(),
-    )
-
-
-def _label_row(label: Label) -> Row:
+def _row(record: Record) -> Row:
+    if isinstance(record, LoggedRun):
+        return "runs", (record.run, _time(record.created), record.model_dump_json())
+    if isinstance(record, LoggedCandidate):
+        return "candidates", (
+            record.run,
+            record.drawn.id,
+            record.image_sha256,
+            record.prompt,
+            record.modality,
+            int(record.chosen),
+            _time(record.created),
+            record.model_dump_json(),
+        )
+    assert isinstance(record, Label)
     return "labels", (
-        label.id,
-        KINDS[type(label)],
-        label.subject,
-        label.prompt,
-        label.modality,
-        label.rater,
-        label.source,
-        int(label.withdrawn),
-        _time(label.created),
-        label.model_dump_json(),
+        record.id,
+        KINDS[type(record)],
+        record.subject,
+        record.prompt,
+        record.modality,
+        record.rater,
+        record.source,
+        int(record.withdrawn),
+        _time(record.created),
+        record.model_dump_json(),
     )
 
 

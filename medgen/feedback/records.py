@@ -3,6 +3,9 @@
 A label is a rating, a choice between two images, or a guess whether an image is real. It names its
 rater and its source, so that a simulated or computed label is never taken for a person's. Knows no
 database.
+
+Images are known by `medgen.data.images.pixel_sha256`, so that a run's result and the candidate it
+was copied from are one image.
 """
 
 from __future__ import annotations
@@ -143,7 +146,8 @@ class LoggedCandidate(Record):
     """One image that a run drew: what it was told, its critique, and whether it was chosen.
 
     `prompt` is the user's own, `modality` a modality card's name; `drawn.conditioning` has what the
-    generator was told. `outcomes` says what the refiner's actions on it did.
+    generator was told. `decision` and `why` are the selector's word on a chosen one; `outcomes`
+    what the refiner's actions on it did.
     """
 
     run: Name
@@ -151,7 +155,8 @@ class LoggedCandidate(Record):
     modality: str
     image_sha256: Sha256
     chosen: bool
-    decision: Literal["accept", "give up"] | None = None
+    decision: Literal["accept", "refine", "give up"] | None = None
+    why: str = ""
     drawn: Candidate
     outcomes: list[ActionOutcome] = Field(default_factory=list)
     created: UtcTime = Field(default_factory=now)
@@ -200,6 +205,18 @@ class Agreement(Record):
     interval: tuple[float, float] | None = None
     pairs: list[RaterPair] = Field(default_factory=list)
     why: str | None = None
+
+
+class ImportReport(Record):
+    """What came of a file: `known` rows the log had already, `skipped` says why, a line a row."""
+
+    table: str
+    rows: int
+    added: int = 0
+    known: int = 0
+    skipped: list[str] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
+    agreement: list[Agreement] = Field(default_factory=list)
 
 
 class LogStats(Record):

@@ -25,11 +25,14 @@ from langgraph.graph.state import CompiledStateGraph
 from medgen.agents.state import AgentState
 from medgen.errors import BadInput, MedgenError
 from medgen.graphs import nodes
+from medgen.graphs.checkpoints import PLAIN
 from medgen.graphs.collaborators import Collaborators, shared_collaborators
+from medgen.graphs.feedback import log_run
 from medgen.graphs.outcome import conclude
 from medgen.graphs.plan import REASONING, Node, reason, request_of
 from medgen.graphs.results import RunResult
 from medgen.graphs.run_folder import RunFolder
+from medgen.graphs.setup import current_setup
 from medgen.graphs.trace_html import trace_page
 from medgen.records import Plan, TraceEvent
 from medgen.settings import settings
@@ -187,9 +190,10 @@ class Agent:
                 guidance=guidance,
                 negative=negative,
             )
-            folder = RunFolder.create(request, out)
+            setup = current_setup(self.collaborators.settings)
+            folder = RunFolder.create(request, out, setup=setup)
         try:
-            return self._finish(folder, self._drive(folder, on_start, on_event))
+            return self._finish(folder, self.drive(folder, on_start, on_event))
         except BadInput:
             if resume is None:
                 folder.discard()
@@ -208,21 +212,27 @@ class Agent:
         events = [TraceEvent.model_validate(event) for event in state["events"]]
         folder.write_trace(events, trace_page(state, result))
         folder.write_run(result)
+        log_run(state)
         return result
 
-    def _drive(
+    def drive(
         self,
         folder: RunFolder,
-        on_start: Callable[[str], None] | None,
-        on_event: Callable[[TraceEvent], None] | None,
+        on_start: Callable[[str], None] | None = None,
+        on_event: Callable[[TraceEvent], None] | None = None,
     ) -> AgentState:
+        """Run the graph in a run's folder from where it is to its end, and nothing after that.
+
+        Returns:
+            The last state, every image settled and written; `run` makes the run's record of it.
+        """
         start: AgentState | None = {
             "run_id": folder.run_id,
             "folder": str(folder.path),
             "request": folder.request.model_dump(mode="json"),
         }
         with closing(sqlite3.connect(folder.checkpoints, check_same_thread=False)) as connection:
-            graph = build(self.collaborators, SqliteSaver(connection))
+            graph = build(self.collaborators, SqliteSaver(connection, serde=PLAIN))
             thread: Any = {
                 "configurable": {"thread_id": folder.run_id},
                 "recursion_limit": 12 + 4 * folder.request.rounds,

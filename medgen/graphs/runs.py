@@ -1,23 +1,19 @@
 """Reading the runs on disk: which there are, which one is meant, and all that one of them holds.
 
-The list is made of the small JSON files of each folder; only `load_run` opens the checkpoints,
-with a serializer that revives plain data and nothing else, for a run may come from somebody else.
+The list is made of the small JSON files of each folder; only `load_run` opens the checkpoints.
 Writes nothing.
 """
 
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
 
 from pydantic import ValidationError
 
-from medgen.agents.state import AgentState, Choice, Trial
+from medgen.agents.state import Choice, Trial
 from medgen.errors import BadInput
 from medgen.graphs.run_folder import REQUEST, RUN, TRACE_LINES, RunFolder
 from medgen.records import (
@@ -187,6 +183,8 @@ def load_run(folder: RunFolder | str | Path) -> Trace:
     Raises:
         BadInput: It cannot be read.
     """
+    from medgen.graphs.checkpoints import read_state  # LangGraph, which a list does not need
+
     if not isinstance(folder, RunFolder):
         folder = RunFolder.open(Path(folder))
     state = read_state(folder)
@@ -218,47 +216,3 @@ def load_run(folder: RunFolder | str | Path) -> Trace:
             f"run {folder.run_id} cannot be read ({where}: {fault['msg']}): it was made by another "
             "release of medgen"
         ) from error
-
-
-def read_state(folder: RunFolder) -> AgentState:
-    """The newest state of a run, its paths leading to where the folder is now.
-
-    Raises:
-        BadInput: The checkpoints are missing or damaged.
-    """
-    from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
-    from langgraph.checkpoint.sqlite import SqliteSaver
-
-    if not folder.checkpoints.is_file():
-        raise BadInput(f"{folder.path} has no {folder.checkpoints.name}: start the run anew")
-    plain = JsonPlusSerializer(allowed_msgpack_modules=None)
-    thread: Any = {"configurable": {"thread_id": folder.run_id, "checkpoint_ns": ""}}
-    try:
-        with closing(sqlite3.connect(folder.checkpoints, check_same_thread=False)) as connection:
-            found = SqliteSaver(connection, serde=plain).get_tuple(thread)
-    except (sqlite3.Error, ValueError) as error:
-        raise BadInput(
-            f"the checkpoints of run {folder.run_id} cannot be read ({error}): start it anew"
-        ) from error
-    state = found.checkpoint["channel_values"] if found else {}
-    return moved(cast("AgentState", state), folder.path)
-
-
-def moved(state: AgentState, folder: Path) -> AgentState:
-    """A state whose paths lead into `folder`, where they led into the run's folder before."""
-    before = state.get("folder")
-    if before is None or before == str(folder):
-        return state
-
-    def path(value: str | None) -> str | None:
-        if value is None or not Path(value).is_relative_to(before):
-            return value
-        return str(folder / Path(value).relative_to(before))
-
-    candidates = []
-    for dumped in state.get("candidates", []):
-        told = dumped["conditioning"]
-        images = {name: path(told.get(name)) for name in ("init_image", "mask_image")}
-        conditioning = {**told, **images}
-        candidates.append({**dumped, "image": path(dumped["image"]), "conditioning": conditioning})
-    return {**state, "folder": str(folder), "candidates": candidates}
