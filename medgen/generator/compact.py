@@ -25,6 +25,7 @@ from medgen.errors import BadInput, MedgenError
 from medgen.generator import structured
 from medgen.generator.autoencoder import CompactAutoencoder
 from medgen.generator.conditioning import ConditionEncoder, Context, join_contexts
+from medgen.generator.pretrained_text import TEXT_ENCODER, load_pretrained_text
 from medgen.generator.sampling import (
     DEFAULT_STRENGTH,
     Levels,
@@ -84,14 +85,11 @@ class CompactGenerator:
             self.autoencoder = _load(CompactAutoencoder, folder / "autoencoder")
             self.unet = _load(MedicalUNet, folder / "unet")
             self.conditions = _load(ConditionEncoder, folder / "conditions")
-            self.text = _load(CompactTextEncoder, folder / "text_encoder")
+            self.tokenizer, self.text = _load_text(folder)
             self.scheduler_config = DPMSolverMultistepScheduler.load_config(folder / "scheduler")
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise MedgenError(f"cannot load the generator in {folder}: {reason}") from error
-        self.tokenizer = TextTokenizer.load(
-            folder / "tokenizer" / "tokenizer.json", self.text.config.length
-        )
         self.mean = torch.tensor(settings["latents_mean"]).view(1, -1, 1, 1)
         self.std = torch.tensor(settings["latents_std"]).view(1, -1, 1, 1)
         self.size: int = settings["size"]
@@ -278,6 +276,16 @@ class CompactGenerator:
 
 def _load(kind: Any, folder: Path) -> Any:
     return kind.from_pretrained(folder, use_safetensors=True).float().eval()
+
+
+def _load_text(folder: Path) -> tuple[Any, Any]:
+    """The tokenizer and text encoder of a generator's folder: the compact one, or another's."""
+    part = folder / TEXT_ENCODER
+    if "model_type" in json.loads((part / "config.json").read_text(encoding="utf-8")):
+        return load_pretrained_text(part, frozen=True)
+    encoder = _load(CompactTextEncoder, part)
+    tokenizer = TextTokenizer.load(folder / "tokenizer" / "tokenizer.json", encoder.config.length)
+    return tokenizer, encoder
 
 
 def _picture(pixels: np.ndarray, color: bool) -> np.ndarray:

@@ -23,6 +23,8 @@ from tokenizers import (
 )
 from torch import Tensor, nn
 
+from medgen.data.images import write_atomic
+
 PAD, UNKNOWN, START, END = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 
 
@@ -59,6 +61,10 @@ class TextTokenizer:
         """Read a `tokenizer.json`."""
         return cls(Tokenizer.from_file(str(path)), length)
 
+    def save(self, folder: Path) -> None:
+        """Write `tokenizer/tokenizer.json` into a generator's folder."""
+        write_atomic(folder / "tokenizer" / "tokenizer.json", self.tokenizer.to_str(pretty=True))
+
     def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Ids and attention mask, each (batch, length) int64, of texts (too long ones are cut)."""
         encodings = self.tokenizer.encode_batch(list(texts))
@@ -81,6 +87,7 @@ class CompactTextEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
+        self.width = width
         self.tokens = nn.Embedding(vocabulary_size, width)
         self.positions = nn.Parameter(torch.randn(1, length, width) * 0.02)
         layer = nn.TransformerEncoderLayer(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from runs import Told, same, state
 
 from medgen.errors import BadInput, MedgenError
 from medgen.generator import train_autoencoder
@@ -22,34 +23,9 @@ from medgen.generator.training.rows import sampling_weights
 from medgen.records import Conditioning
 
 
-class Told:
-    """A reporter that keeps what it hears."""
-
-    def __init__(self, at=lambda progress: None):
-        self.lines, self.steps, self.at = [], [], at
-
-    def say(self, text):
-        self.lines.append(text)
-
-    def step(self, progress):
-        self.steps.append(progress)
-        self.at(progress)
-
-
-def _state(config, name="checkpoint-0000006.pt"):
-    return torch.load(config.out / name, weights_only=True)
-
-
 def _curve(config):
     with (config.out / "log.csv").open(newline="") as stream:
         return [(r["step"], r["loss"], r["held_out"], r["rate"]) for r in csv.DictReader(stream)]
-
-
-def _same(first, second):
-    assert first["step"] == second["step"]
-    for key in ("model", "average"):
-        for name, value in first[key].items():
-            assert torch.equal(value, second[key][name]), name
 
 
 def _autoencoder_config(table, out):
@@ -104,7 +80,7 @@ def test_a_killed_run_goes_on_exactly(unbroken, configure, monkeypatch):
         train(config, Told())
     assert [row[0] for row in _curve(config)] == ["2", "3"], "step 3 is lost and done again"
     train(config.model_copy(update={"log_every": 1}), Told())
-    _same(_state(unbroken), _state(config))
+    same(state(unbroken), state(config))
     whole = {row[0]: row for row in _curve(unbroken)}
     first, *others = _curve(config)
     assert float(first[1]) == pytest.approx((float(whole["1"][1]) + float(whole["2"][1])) / 2)
@@ -122,16 +98,16 @@ def test_a_terminated_run_writes_its_step_and_goes_on_exactly(unbroken, configur
         train(config, Told(terminate))
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     train(config, Told())
-    _same(_state(unbroken), _state(config))
+    same(state(unbroken), state(config))
     assert _curve(config) == _curve(unbroken)
 
 
 def test_a_finished_run_says_so_and_changes_nothing(unbroken):
-    before = _state(unbroken)
+    before = state(unbroken)
     told = Told()
     folder = train(unbroken, told)
     assert any("raise `steps`" in line for line in told.lines)
-    _same(before, _state(unbroken))
+    same(before, state(unbroken))
     assert (folder / "generator.json").is_file()
 
 
@@ -140,7 +116,7 @@ def test_the_last_checkpoints_and_the_best_are_kept(unbroken):
     assert names == ["best.pt", "checkpoint-0000004.pt", "checkpoint-0000006.pt"]
     held_out = {int(row[0]): float(row[2]) for row in _curve(unbroken) if row[2]}
     best = min(held_out, key=held_out.get)
-    assert _state(unbroken, "best.pt")["step"] == best
+    assert state(unbroken, "best.pt")["step"] == best
     assert (unbroken.out / "generator_best" / "generator.json").is_file()
 
 
@@ -151,7 +127,7 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(unbroken, configure
     newest.write_bytes(newest.read_bytes()[:1000])
     with pytest.warns(UserWarning, match="trying the one before"):
         train(config, Told())
-    _same(_state(unbroken), _state(config))
+    same(state(unbroken), state(config))
     for path in config.out.glob("checkpoint-*.pt"):
         path.write_bytes(b"")
     with (
@@ -174,7 +150,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(configure):
 def test_a_full_disk_is_said_and_nothing_is_lost(configure):
     config = configure(steps=2)
     train(config, Told())
-    before = _state(config, "checkpoint-0000002.pt")
+    before = state(config, "checkpoint-0000002.pt")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
@@ -183,7 +159,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(configure):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not list(config.out.glob(".*")), "no half-written file stays"
-    _same(before, _state(config, "checkpoint-0000002.pt"))
+    same(before, state(config, "checkpoint-0000002.pt"))
     train(config.model_copy(update={"steps": 6}), Told())
 
 
@@ -243,7 +219,7 @@ def test_a_state_of_the_earlier_layout_is_taken_up(unbroken, configure):
     config = configure(steps=7)
     kept = ("model", "average", "optimizer", "step")
     config.out.mkdir()
-    torch.save({key: _state(unbroken)[key] for key in kept}, config.out / "last.pt")
+    torch.save({key: state(unbroken)[key] for key in kept}, config.out / "last.pt")
     told = Told()
     train(config, told)
     assert any("last.pt, step 6" in line for line in told.lines)
@@ -288,8 +264,8 @@ def fresh_accelerate():
 def test_bf16_computes_in_halves_and_keeps_whole_masters(unbroken, configure, fresh_accelerate):
     config = configure(precision="bf16")
     train(config, Told())
-    state = _state(config)
-    assert {value.dtype for value in state["model"].values()} == {torch.float32}
+    saved = state(config)
+    assert {value.dtype for value in saved["model"].values()} == {torch.float32}
     whole, halves = float(_curve(unbroken)[-1][1]), float(_curve(config)[-1][1])
     assert halves == pytest.approx(whole, rel=0.05)
     assert halves != whole

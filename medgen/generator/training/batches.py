@@ -12,6 +12,7 @@ from torch import Tensor
 
 from medgen.generator import structured
 from medgen.generator.conditioning import ConditionEncoder
+from medgen.generator.pretrained_text import PretrainedTokenizer
 from medgen.generator.text import TextTokenizer
 from medgen.generator.training.config import DropoutConfig, TrainingConfig
 from medgen.generator.training.latents import Latents
@@ -33,6 +34,11 @@ class Batch(NamedTuple):
     target: Tensor
     weights: Tensor
 
+    @property
+    def size(self) -> int:
+        """Pictures in it."""
+        return len(self.times)
+
     def part(self, index: int, count: int) -> Batch:
         """The `index`-th of `count` equal parts."""
         size = len(self.times) // count
@@ -52,7 +58,7 @@ class Batches:
         rows: list[Row],
         held_out: list[Row],
         latents: Latents,
-        tokenizer: TextTokenizer,
+        tokenizer: TextTokenizer | PretrainedTokenizer,
         conditions: ConditionEncoder,
     ) -> None:
         self.config = config

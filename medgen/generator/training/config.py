@@ -54,8 +54,14 @@ class DropoutConfig(Section):
 
 
 class TextEncoderConfig(Section):
-    """Arguments of `CompactTextEncoder`; the vocabulary is at most this large."""
+    """Arguments of `CompactTextEncoder`; the vocabulary is at most this large.
 
+    With `pretrained`, a folder or hub id of a transformers encoder, that one is used with its own
+    tokenizer; `frozen` then leaves its weights alone, and of the rest only `length` counts.
+    """
+
+    pretrained: str | None = None
+    frozen: bool = True
     vocabulary_size: PositiveInt = 2048
     length: PositiveInt = 48
     width: PositiveInt = 192
@@ -131,35 +137,26 @@ class SamplesConfig(Section):
     guidance: float = 1.6
 
 
-class TrainingConfig(Section):
-    """One training run.
+class RunConfig(Section):
+    """What every run has.
 
     Args:
         table: Image-text table; rows of `split=train` are used.
         joined: Tables joined to it by `path`.
-        images: (n, H, H, 3) uint8 array (.npy) in the order of the table.
-        autoencoder: Folder of a `CompactAutoencoder`.
         out: Folder of checkpoints, log, samples and the generator.
-        cache: Folder of cached latents, shared by runs on the same data; `out` when null.
-        tokenizer: tokenizer.json to use, trained there when missing; one in `out` when null.
-        init_from: A checkpoint or a generator's folder whose weights the run starts from.
+        cache: Folder of cached latents and indices, shared by runs on the same data; `out` when
+            null.
         batch: Pictures a step, over all processes and accumulations.
         lr: Learning rate after `warmup` steps; falls linearly to zero from `decay_from` (a share).
         ema: Limit of the running average's decay.
         clip: Largest norm of the gradient.
-        latent_noise: Deviation of the noise on latents that the decoder was trained to bear.
-        augmented_copies: Shifted and zoomed copies of each picture in the cache.
         keep_last: Checkpoints to keep beside the best.
     """
 
     table: Path
     joined: list[Path] = []
-    images: Path
-    autoencoder: Path
     out: Path
     cache: Path | None = None
-    tokenizer: Path | None = None
-    init_from: Path | None = None
     seed: int = 0
     steps: PositiveInt
     batch: PositiveInt
@@ -171,18 +168,16 @@ class TrainingConfig(Section):
     weight_decay: float = Field(default=0.01, ge=0)
     clip: float = Field(default=1.0, gt=0)
     ema: float = Field(default=0.999, ge=0, lt=1)
-    latent_noise: float = Field(default=0.05, ge=0)
-    augmented_copies: int = Field(default=1, ge=0)
     save_every: PositiveInt = 250
     keep_last: PositiveInt = 2
     log_every: PositiveInt = 50
     tracker: Literal["none", "tensorboard", "wandb"] = "none"
-    objective: ObjectiveConfig = ObjectiveConfig()
-    dropout: DropoutConfig
-    text_encoder: TextEncoderConfig = TextEncoderConfig()
-    conditions: ConditionsConfig = ConditionsConfig()
-    unet: UNetConfig = UNetConfig()
     samples: SamplesConfig | None = None
+
+    def needed_files(self) -> dict[str, Path]:
+        """Inputs that must be there, by key."""
+        joined = {f"joined[{index}]": path for index, path in enumerate(self.joined)}
+        return {"table": self.table, **joined}
 
     def check_files(self) -> None:
         """Refuse a run whose inputs are missing.
@@ -190,17 +185,87 @@ class TrainingConfig(Section):
         Raises:
             BadInput: The first file or folder that is not there, by its key.
         """
-        needed = {"table": self.table, "images": self.images, "autoencoder": self.autoencoder}
-        needed |= {f"joined[{index}]": path for index, path in enumerate(self.joined)}
-        if self.init_from is not None:
-            needed["init_from"] = self.init_from
-        for key, path in needed.items():
+        for key, path in self.needed_files().items():
             if not path.exists():
                 raise BadInput(f"{key}: {path} does not exist (paths are relative to {Path.cwd()})")
 
 
-def load_config(path: str | Path, changes: Mapping[str, Any] | None = None) -> TrainingConfig:
-    """Read and check a configuration.
+class TrainingConfig(RunConfig):
+    """One training run of the compact generator.
+
+    Args:
+        images: (n, H, H, 3) uint8 array (.npy) in the order of the table.
+        autoencoder: Folder of a `CompactAutoencoder`.
+        tokenizer: tokenizer.json to use, trained there when missing; one in `out` when null.
+        init_from: A checkpoint or a generator's folder whose weights the run starts from.
+        latent_noise: Deviation of the noise on latents that the decoder was trained to bear.
+        augmented_copies: Shifted and zoomed copies of each picture in the cache.
+    """
+
+    kind: Literal["compact"] = "compact"
+    images: Path
+    autoencoder: Path
+    tokenizer: Path | None = None
+    init_from: Path | None = None
+    latent_noise: float = Field(default=0.05, ge=0)
+    augmented_copies: int = Field(default=1, ge=0)
+    objective: ObjectiveConfig = ObjectiveConfig()
+    dropout: DropoutConfig
+    text_encoder: TextEncoderConfig = TextEncoderConfig()
+    conditions: ConditionsConfig = ConditionsConfig()
+    unet: UNetConfig = UNetConfig()
+
+    def needed_files(self) -> dict[str, Path]:
+        """Inputs that must be there, by key."""
+        needed = {"images": self.images, "autoencoder": self.autoencoder}
+        if self.init_from is not None:
+            needed["init_from"] = self.init_from
+        return {**super().needed_files(), **needed}
+
+
+class FinetuningConfig(RunConfig):
+    """Fine-tuning of a Stable-Diffusion-family model's U-Net (`kind: diffusers`).
+
+    Args:
+        base: Folder in diffusers' layout or hub id: SD 1.x, 2.x or SDXL.
+        method: "full" trains the whole U-Net with a running average; "lora" an adapter; "qlora" an
+            adapter over 4-bit (nf4) linear layers.
+        size: Side of the training pictures in pixels; the base's own when null.
+        fit: How pictures that are not square become so.
+        rank: Rank of the adapter; its effect is scaled by alpha / rank.
+        targets: Ends of the names of the layers that get an adapter, or regular expressions.
+        caption_dropout: Share of captions left out, for guidance without them.
+        weighting: "min_snr" (Hang et al. 2023, arXiv 2303.09556) or "none"; prediction and
+            schedule are the base's own.
+        gradient_checkpointing: Less memory for about a third more time.
+        held_out: Pictures of the validation fold that are measured.
+    """
+
+    kind: Literal["diffusers"]
+    base: str
+    method: Literal["full", "lora", "qlora"] = "lora"
+    size: PositiveInt | None = None
+    fit: Literal["pad", "crop"] = "pad"
+    workers: PositiveInt = 2
+    rank: PositiveInt = 16
+    alpha: PositiveInt = 16
+    targets: list[str] = [
+        r"attn2\.(to_q|to_k|to_v|to_out\.0)",
+        r"mid_block\..*attn1\.(to_q|to_k|to_v|to_out\.0)",
+        "proj_out",
+        "conv_out",
+    ]
+    caption_dropout: float = Field(default=0.1, ge=0, le=1)
+    weighting: Literal["none", "min_snr"] = "min_snr"
+    snr_limit: float = Field(default=5.0, gt=0)
+    gradient_checkpointing: bool = False
+    held_out: int = Field(default=64, ge=0)
+
+
+def load_config(
+    path: str | Path, changes: Mapping[str, Any] | None = None
+) -> TrainingConfig | FinetuningConfig:
+    """Read and check a configuration; `kind: diffusers` makes it one of fine-tuning.
 
     Args:
         path: The YAML file.
@@ -210,8 +275,9 @@ def load_config(path: str | Path, changes: Mapping[str, Any] | None = None) -> T
         BadInput: No such file, no YAML, an unknown key, a wrong value; with the key's name.
     """
     content = _merged(_read(Path(path), ()), changes or {})
+    kind = FinetuningConfig if content.get("kind") == "diffusers" else TrainingConfig
     try:
-        return TrainingConfig.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "configuration"

@@ -8,10 +8,10 @@ command line: it tells a `Reporter`.
 
 from __future__ import annotations
 
-import copy
 import shutil
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +19,15 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from medgen.data.splits import is_validation
 from medgen.errors import BadInput, MedgenError
-from medgen.generator.autoencoder import CompactAutoencoder
-from medgen.generator.text import TextTokenizer
-from medgen.generator.training.batches import Batches, batch_loss
-from medgen.generator.training.config import TrainingConfig
+from medgen.generator.training.config import FinetuningConfig, RunConfig, TrainingConfig
 from medgen.generator.training.history import CheckpointHistory
-from medgen.generator.training.latents import Latents, cached_latents
-from medgen.generator.training.objective import Objective
 from medgen.generator.training.progress import LineReporter, Progress, Reporter, TrainingLog
-from medgen.generator.training.rows import read_rows
-from medgen.generator.training.samples import draw_grid
 from medgen.generator.training.session import make_accelerator, stop_signal
-from medgen.generator.training.trainee import (
-    Trainee,
-    read_start,
-    restore,
-    save_generator,
-    start_from,
-)
-from medgen.generator.training.vocabulary import training_tokenizer
-from medgen.generator.unet import cost
-from medgen.knowledge.cards import modality_cards
+from medgen.generator.training.task import Task
 
 
-def train(config: TrainingConfig, reporter: Reporter | None = None) -> Path:
+def train(config: RunConfig, reporter: Reporter | None = None) -> Path:
     """Train to `config.steps`, going on from the newest checkpoint in `config.out`.
 
     Returns:
@@ -57,73 +40,51 @@ def train(config: TrainingConfig, reporter: Reporter | None = None) -> Path:
     """
     config.check_files()
     accelerator = make_accelerator(config)
-    run = TrainingRun(config, accelerator, reporter or LineReporter())
+    config.out.mkdir(parents=True, exist_ok=True)
+    reporter = reporter or LineReporter()
+    say = reporter.say if accelerator.is_main_process else _silent
+    run = TrainingRun(config, _task(config, accelerator, say), accelerator, reporter)
     with stop_signal() as stopped:
         run.go(stopped)
     if config.tracker != "none":
         accelerator.end_training()
-    return run.generator_folder
+    return run.folder
+
+
+def _task(config: RunConfig, accelerator: Accelerator, say: Callable[[str], None]) -> Task:
+    if isinstance(config, FinetuningConfig):
+        from medgen.generator.training.finetuning import Finetuning
+
+        return Finetuning(config, accelerator, say)
+    assert isinstance(config, TrainingConfig)
+    from medgen.generator.training.compact import CompactTraining
+
+    return CompactTraining(config, accelerator, say)
+
+
+def _silent(_line: str) -> None:
+    """What processes other than the first say."""
 
 
 class TrainingRun:
-    """One run: its model, its batches, its checkpoints."""
+    """One run of a task: its steps, its checkpoints, its log."""
 
     def __init__(
-        self, config: TrainingConfig, accelerator: Accelerator, reporter: Reporter
+        self, config: RunConfig, task: Task, accelerator: Accelerator, reporter: Reporter
     ) -> None:
         self.config = config
+        self.task = task
         self.accelerator = accelerator
         self.main = accelerator.is_main_process
         self.reporter = reporter
-        self.generator_folder = config.out / "generator"
-        config.out.mkdir(parents=True, exist_ok=True)
-        everything = read_rows(config.table, config.joined)
-        rows = [row for row in everything if not is_validation(row["group"])]
-        held_out = [row for row in everything if is_validation(row["group"])]
-        if not rows:
-            raise BadInput(f"{config.table}: every training row is in the validation fold")
-        start = read_start(config.init_from) if config.init_from else None
-        present = {row["modal"] for row in rows}
-        known = start.modalities if start else ()
-        modalities = (*known, *sorted(present - set(known)))
-        kept = start.tokenizer if start else None
-        path = config.tokenizer or kept or config.out / "tokenizer.json"
-        with accelerator.main_process_first():
-            self.tokenizer: TextTokenizer = training_tokenizer(path, config, rows)
-            latents = cached_latents(
-                config.cache or config.out,
-                config.autoencoder,
-                config.images,
-                [int(row["index"]) for row in rows],
-                [int(row["index"]) for row in held_out],
-                config.augmented_copies,
-            )
-        if start and start.description:
-            # Trained weights expect the standardisation they were trained with.
-            mean, std = (
-                torch.tensor(start.description[name]).view(-1, 1, 1)
-                for name in ("latents_mean", "latents_std")
-            )
-            latents = latents._replace(mean=mean, std=std)
-        self.autoencoder = CompactAutoencoder.from_pretrained(
-            config.autoencoder, use_safetensors=True
-        ).eval()
-        self.description = _description(latents)
-        torch.manual_seed(config.seed)
-        vocabulary = self.tokenizer.tokenizer.get_vocab_size()
-        model = Trainee(config, modalities, vocabulary, latents.training.shape[-1])
-        self._tell(model)
-        if start:
-            new = start_from(model, start)
-            added = f"; new parts: {', '.join(new)}" if new else ""
-            self._say(f"starts from {start.source}{added}")
-        self.average = copy.deepcopy(model).eval().to(accelerator.device)
-        self.plain_model = model
-        self.batches = Batches(config, rows, held_out, latents, self.tokenizer, model.conditions)
+        self.folder = config.out / "generator"
+        self.trained = {n: p for n, p in task.model.named_parameters() if p.requires_grad}
+        if task.average is not None:
+            task.average.to(accelerator.device)
         optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay
+            self.trained.values(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay
         )
-        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.model, self.optimizer = accelerator.prepare(task.model, optimizer)
         self.history = CheckpointHistory(config.out, config.keep_last)
         self.window: list[float] = []
         self.best: float | None = None
@@ -135,8 +96,8 @@ class TrainingRun:
         config = self.config
         if self.step >= config.steps:
             self._say(f"already at step {self.step} of {config.steps}: raise `steps` to go on")
-            if self.main and not self.generator_folder.exists():
-                self._write_generator()
+            if self.main and not self.folder.exists():
+                self.task.write(self.folder)
         self.model.train()
         last, seen, speed = time.monotonic(), 0, 0.0
         while self.step < config.steps:
@@ -182,8 +143,8 @@ class TrainingRun:
     def _update(self) -> Tensor:
         """One optimizer step; the mean loss of this process's part of the batch."""
         config, accelerator = self.config, self.accelerator
-        batch = self.batches.training(self.step)
-        # The text encoder's dropout, the only draw that is not in the batch.
+        batch = self.task.batch(self.step)
+        # Dropout inside the model, the only draw that is not in the batch.
         torch.manual_seed(hash((config.seed, self.step)) % 2**63 + accelerator.process_index)
         parts = config.accumulate * accelerator.num_processes
         total = torch.zeros((), device=accelerator.device)
@@ -191,7 +152,7 @@ class TrainingRun:
             index = accelerator.process_index * config.accumulate + turn
             part = batch.part(index, parts).to(accelerator.device)
             with accelerator.accumulate(self.model):
-                loss = batch_loss(self.model(*part[:6]), part)
+                loss = self.task.loss(self.model, part)
                 total += loss.detach() / config.accumulate
                 if not torch.isfinite(loss):
                     raise MedgenError(
@@ -200,15 +161,19 @@ class TrainingRun:
                     )
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
-                    accelerator.clip_grad_norm_(self.model.parameters(), config.clip)
+                    accelerator.clip_grad_norm_(self.trained.values(), config.clip)
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        decay = min(config.ema, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            torch._foreach_lerp_(
-                list(self.average.parameters()), list(self.plain_model.parameters()), 1 - decay
-            )
+        if self.task.average is not None:
+            decay = min(config.ema, (1 + self.step) / (10 + self.step))
+            average = dict(self.task.average.named_parameters())
+            with torch.no_grad():
+                torch._foreach_lerp_(
+                    [average[name] for name in self.trained],
+                    [value.detach() for value in self.trained.values()],
+                    1 - decay,
+                )
         return total
 
     def _kept(self) -> str:
@@ -227,53 +192,45 @@ class TrainingRun:
     @torch.inference_mode()
     def _held_out_loss(self) -> float | None:
         total, count = 0.0, 0
-        for batch in self.batches.held_out():
-            moved = batch.to(self.accelerator.device)
+        measured = self.task.model if self.task.average is None else self.task.average
+        measured.eval()
+        for batch in self.task.held_out():
             with self.accelerator.autocast():
-                prediction = self.average(*moved[:6])
-            total += float(batch_loss(prediction, moved)) * len(batch.times)
-            count += len(batch.times)
+                loss = self.task.loss(measured, batch.to(self.accelerator.device))
+            total += float(loss) * batch.size
+            count += batch.size
+        self.model.train()
         return total / count if count else None
 
     def _save(self, held_out: float | None) -> None:
         if self.main:
             best = held_out is not None and (self.best is None or held_out < self.best)
             self.best = held_out if best else self.best
-            scaler = self.accelerator.scaler
+            average, scaler = self.task.average, self.accelerator.scaler
             state = {
-                "model": self.plain_model.state_dict(),
-                "average": self.average.state_dict(),
+                "model": self.task.weights(self.task.model),
+                "average": self.task.weights(average) if average is not None else {},
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": scaler.state_dict() if scaler is not None else None,
                 "step": self.step,
                 "window": self.window,
                 "best": self.best,
-                "architecture": self.plain_model.architecture(),
+                "architecture": self.task.architecture(),
             }
             self.history.save(state, best=best)
-            self._write_generator()
+            self.task.write(self.folder)
             if best:
                 target = self.config.out / "generator_best"
                 shutil.rmtree(target, ignore_errors=True)
-                shutil.copytree(self.generator_folder, target)
+                shutil.copytree(self.folder, target)
         self.accelerator.wait_for_everyone()
-
-    def _write_generator(self) -> None:
-        save_generator(
-            self.generator_folder,
-            self.average,
-            self.autoencoder,
-            self.tokenizer,
-            Objective(self.config.objective).sampler(),
-            self.description,
-        )
 
     def _resume(self) -> int:
         found = self.history.newest()
         if found is None:
             return 0
         path, state = found
-        restore(path, state, self.plain_model, self.average, self.optimizer)
+        _restore(path, state, self.task, self.optimizer)
         if state.get("scaler") and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.window, self.best = list(state.get("window", [])), state.get("best")
@@ -287,11 +244,10 @@ class TrainingRun:
         )
 
     def _draw_samples(self, written: bool) -> None:
-        assert self.config.samples is not None
         if not written:
-            self._write_generator()
-        path = self.config.out / "samples" / f"step-{self.step:07d}.png"
-        draw_grid(self.generator_folder, self.config.samples, path)
+            self.task.write(self.folder)
+        self.task.draw(self.folder, self.config.out / "samples" / f"step-{self.step:07d}.png")
+        self.model.train()
 
     def _record(self, progress: Progress) -> None:
         if not self.main:
@@ -308,27 +264,46 @@ class TrainingRun:
             self.accelerator.log(values, step=progress.step)
         self.reporter.step(progress)
 
-    def _tell(self, model: Trainee) -> None:
-        for name in ("text_encoder", "conditions"):
-            count = sum(p.numel() for p in getattr(model, name).parameters())
-            self._say(f"{name}: {count / 1e6:.2f} M parameters")
-        figures = cost(model.unet)
-        for part, count in figures["parameters"].items():
-            name = "unet" if part == "total" else f"unet, of it {part}"
-            flops = figures["flops"][part] / 1e9
-            self._say(
-                f"{name}: {count / 1e6:.2f} M parameters, {flops:.3f} GFLOPs a picture and step"
-            )
-
     def _say(self, text: str) -> None:
         if self.main:
             self.reporter.say(text)
 
 
-def _description(latents: Latents) -> dict[str, Any]:
-    return {
-        "size": 16 * latents.training.shape[-1],
-        "latents_mean": latents.mean.flatten().tolist(),
-        "latents_std": latents.std.flatten().tolist(),
-        "color_modalities": sorted(c.name for c in modality_cards().values() if c.color),
-    }
+def _restore(
+    path: Path, state: dict[str, Any], task: Task, optimizer: torch.optim.Optimizer
+) -> None:
+    """Put a run's own checkpoint back in place.
+
+    Raises:
+        BadInput: It belongs to another architecture; the first difference is named.
+    """
+    asked = task.architecture()
+    for key, value, wanted in _differences(state.get("architecture") or asked, asked):
+        raise BadInput(
+            f"{path} was trained with {key} = {value}, the configuration asks {wanted}: "
+            "choose another `out` (and `init_from` to start from its weights)"
+        )
+    try:
+        task.load(task.model, state["model"])
+        if task.average is not None:
+            task.load(task.average, state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, ValueError) as error:
+        lines = str(error).splitlines()
+        reason = lines[1 if len(lines) > 1 else 0].strip()[:120]
+        raise BadInput(
+            f"{path} has another architecture than the configuration ({reason}): "
+            "choose another `out`"
+        ) from error
+
+
+def _differences(
+    saved: dict[str, Any], asked: dict[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    # Keys of one side alone come from another release; the weights then decide.
+    for key in sorted(saved.keys() & asked.keys()):
+        before, now = saved[key], asked[key]
+        if isinstance(before, dict) and isinstance(now, dict):
+            yield from _differences(before, now, f"{prefix}{key}.")
+        elif before != now:
+            yield f"{prefix}{key}", before, now

@@ -8,22 +8,19 @@ from pathlib import Path
 import numpy as np
 
 from medgen.data.images import save_synthetic_png
-from medgen.generator.compact import CompactGenerator
+from medgen.generator.base import Generator
 from medgen.generator.training.config import SamplesConfig
 from medgen.records import Conditioning
 
 
-def draw_grid(folder: Path, config: SamplesConfig, path: Path) -> Path:
-    """Draw the configuration's prompts with a generator's folder into one PNG.
+def draw_grid(generator: Generator, config: SamplesConfig, path: Path) -> Path:
+    """Draw the configuration's prompts into one PNG.
 
     Args:
-        folder: What `CompactGenerator` loads.
-        config: Prompts, seed, steps and guidance.
+        generator: What draws, with the configuration's steps and guidance.
+        config: Prompts and seed.
         path: Where the grid goes, about as many columns as rows.
     """
-    generator = CompactGenerator(
-        folder, steps=config.steps, guidance_scale=config.guidance, micro_batch=4
-    )
     pictures = generator.sample(
         [
             Conditioning(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from medgen.errors import BadInput
 from medgen.generator.autoencoder import CompactAutoencoder
 from medgen.generator.checkpoints import read_state, writing
 from medgen.generator.conditioning import ConditionEncoder
+from medgen.generator.pretrained_text import PretrainedTextEncoder, PretrainedTokenizer
 from medgen.generator.text import CompactTextEncoder, TextTokenizer
 from medgen.generator.training.config import TrainingConfig
 from medgen.generator.unet import build_unet, load_trained
@@ -31,12 +31,15 @@ class Trainee(nn.Module):
     """All that is trained: text encoder, condition encoder and U-Net."""
 
     def __init__(
-        self, config: TrainingConfig, modalities: tuple[str, ...], vocabulary: int, side: int
+        self,
+        config: TrainingConfig,
+        modalities: tuple[str, ...],
+        text_encoder: CompactTextEncoder | PretrainedTextEncoder,
+        side: int,
     ) -> None:
         super().__init__()
-        text = config.text_encoder.model_dump() | {"vocabulary_size": vocabulary}
-        width = config.text_encoder.width
-        self.text_encoder = CompactTextEncoder(**text)
+        self.text_encoder = text_encoder
+        width = text_encoder.width
         self.conditions = ConditionEncoder(
             modalities, text_width=width, **config.conditions.model_dump()
         )
@@ -66,6 +69,21 @@ class Trainee(nn.Module):
             encoder_attention_mask=context.mask,
             class_labels=context.pooled,
         ).sample
+
+    def weights(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps: all but a frozen text encoder, which its source holds."""
+        frozen = {name for name, value in self.named_parameters() if not value.requires_grad}
+        return {name: value for name, value in self.state_dict().items() if name not in frozen}
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Put back what `weights` gave.
+
+        Raises:
+            RuntimeError: A name or a shape does not fit.
+        """
+        own = self.state_dict()
+        kept = {name: own[name] for name in own.keys() - self.weights().keys()}
+        self.load_state_dict({**weights, **kept})
 
     def architecture(self) -> dict[str, Any]:
         """What another run must share to go on from this one's checkpoints, as plain values."""
@@ -106,8 +124,7 @@ def read_start(path: Path) -> Start:
         weights = {}
         try:
             for name in COMPONENTS:
-                part = load_file(folder / name / "diffusion_pytorch_model.safetensors")
-                weights |= {f"{name}.{key}": value.float() for key, value in part.items()}
+                weights |= _component(folder / name, name)
         except (OSError, SafetensorError) as error:
             raise BadInput(f"init_from: cannot read {folder}: {error}") from error
     modalities: tuple[str, ...] = ()
@@ -117,6 +134,16 @@ def read_start(path: Path) -> Start:
         modalities = tuple(conditions["modalities"])
         description = json.loads((folder / "generator.json").read_text())
     return Start(path, weights, tokenizer if tokenizer.is_file() else None, modalities, description)
+
+
+def _component(folder: Path, name: str) -> dict[str, Tensor]:
+    """A component's weights under their names in a `Trainee`."""
+    of_transformers = folder / "model.safetensors"
+    if of_transformers.is_file():
+        part, prefix = load_file(of_transformers), f"{name}.model"
+    else:
+        part, prefix = load_file(folder / "diffusion_pytorch_model.safetensors"), name
+    return {f"{prefix}.{key}": value.float() for key, value in part.items()}
 
 
 def start_from(model: Trainee, start: Start) -> list[str]:
@@ -131,6 +158,8 @@ def start_from(model: Trainee, start: Start) -> list[str]:
     parts: list[str] = []
     for name in COMPONENTS:
         module = getattr(model, name)
+        if isinstance(module, PretrainedTextEncoder) and module.frozen:
+            continue
         state = {
             key.removeprefix(f"{name}."): value
             for key, value in start.weights.items()
@@ -151,54 +180,11 @@ def start_from(model: Trainee, start: Start) -> list[str]:
     return parts
 
 
-def restore(
-    path: Path,
-    state: dict[str, Any],
-    model: Trainee,
-    average: Trainee,
-    optimizer: torch.optim.Optimizer,
-) -> None:
-    """Put a run's own checkpoint back in place.
-
-    Raises:
-        BadInput: It belongs to another architecture; the first difference is named.
-    """
-    asked = model.architecture()
-    for key, value, wanted in _differences(state.get("architecture") or asked, asked):
-        raise BadInput(
-            f"{path} was trained with {key} = {value}, the configuration asks {wanted}: "
-            "choose another `out` (and `init_from` to start from its weights)"
-        )
-    try:
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-    except (RuntimeError, ValueError) as error:
-        lines = str(error).splitlines()
-        reason = lines[1 if len(lines) > 1 else 0].strip()[:120]
-        raise BadInput(
-            f"{path} has another architecture than the configuration ({reason}): "
-            "choose another `out`"
-        ) from error
-
-
-def _differences(
-    saved: dict[str, Any], asked: dict[str, Any], prefix: str = ""
-) -> Iterator[tuple[str, Any, Any]]:
-    # Keys of one side alone come from another release; the weights then decide.
-    for key in sorted(saved.keys() & asked.keys()):
-        before, now = saved[key], asked[key]
-        if isinstance(before, dict) and isinstance(now, dict):
-            yield from _differences(before, now, f"{prefix}{key}.")
-        elif before != now:
-            yield f"{prefix}{key}", before, now
-
-
 def save_generator(
     folder: Path,
     model: Trainee,
     autoencoder: CompactAutoencoder,
-    tokenizer: TextTokenizer,
+    tokenizer: TextTokenizer | PretrainedTokenizer,
     scheduler: DPMSolverMultistepScheduler,
     description: dict[str, Any],
 ) -> None:
@@ -215,8 +201,7 @@ def save_generator(
             for name, part in {**parts, "autoencoder": autoencoder}.items():
                 # A copy: halving in place would round the running average at each save.
                 copy.deepcopy(part).half().save_pretrained(new / name)
-            words = tokenizer.tokenizer.to_str(pretty=True)
-            write_atomic(new / "tokenizer" / "tokenizer.json", words)
+            tokenizer.save(new)
             scheduler.save_pretrained(new / "scheduler")
             write_atomic(new / "generator.json", json.dumps(description, indent=1))
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The tokenizer of a run: trained on its captions and on the words of the knowledge base."""
+"""The words of a run: a tokenizer trained on its captions and the knowledge base, or another's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from pathlib import Path
 from medgen.data.images import write_atomic
 from medgen.errors import BadInput
 from medgen.generator import captions
-from medgen.generator.text import TextTokenizer, train_tokenizer
+from medgen.generator.pretrained_text import (
+    PretrainedTextEncoder,
+    PretrainedTokenizer,
+    load_pretrained_text,
+)
+from medgen.generator.text import CompactTextEncoder, TextTokenizer, train_tokenizer
 from medgen.generator.training.config import TrainingConfig
 from medgen.generator.training.rows import Row
 from medgen.knowledge.cards import finding_cards, modality_cards
@@ -36,3 +41,25 @@ def training_tokenizer(path: Path, config: TrainingConfig, rows: list[Row]) -> T
         return TextTokenizer.load(path, config.text_encoder.length)
     except Exception as error:  # the tokenizers library raises the base class
         raise BadInput(f"tokenizer: cannot read {path}: {error}") from error
+
+
+def text_parts(
+    path: Path, config: TrainingConfig, rows: list[Row]
+) -> tuple[TextTokenizer | PretrainedTokenizer, CompactTextEncoder | PretrainedTextEncoder]:
+    """The tokenizer and text encoder of a run.
+
+    Args:
+        path: Where the compact encoder's tokenizer lies, or shall be written.
+        config: Says which encoder.
+        rows: Training rows, whose captions the compact encoder's tokenizer is trained on.
+
+    Raises:
+        BadInput: The file is no tokenizer, or the pretrained encoder does not load.
+    """
+    text = config.text_encoder
+    if text.pretrained is not None:
+        return load_pretrained_text(text.pretrained, frozen=text.frozen, length=text.length)
+    tokenizer = training_tokenizer(path, config, rows)
+    arguments = text.model_dump(exclude={"pretrained", "frozen"})
+    arguments["vocabulary_size"] = tokenizer.tokenizer.get_vocab_size()
+    return tokenizer, CompactTextEncoder(**arguments)
