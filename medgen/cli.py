@@ -22,6 +22,7 @@ from medgen.commands import (
     knowledge,
     measuring,
     planning,
+    serving,
     tables,
     training,
 )
@@ -78,7 +79,7 @@ app = typer.Typer(
     ),
 )
 # The order is that of `medgen --help`.
-for group in (drawing, planning, measuring, training, doctor):
+for group in (drawing, planning, measuring, training, serving, doctor):
     app.registered_commands.extend(group.commands.registered_commands)
 knowledge.commands.add_typer(importing.commands, name="import")
 app.add_typer(knowledge.commands, name="knowledge")
