@@ -50,10 +50,14 @@ def opened_copy(folder: RunFolder) -> Iterator[sqlite3.Connection]:
     place = folder.checkpoints
     if not place.is_file():
         raise BadInput(f"{folder.path} has no {place.name}: start the run anew")
+    # A write-ahead log lies there only while the run goes on, or after a kill; where there is none,
+    # SQLite is told so, or it would leave files of its own.
+    still = not place.with_name(f"{place.name}-wal").exists()
+    uri = f"{place.as_uri()}?mode=ro{'&immutable=1' if still else ''}"
     try:
         with (
             closing(sqlite3.connect(":memory:", check_same_thread=False)) as copy,
-            closing(sqlite3.connect(f"{place.as_uri()}?mode=ro", uri=True)) as stored,
+            closing(sqlite3.connect(uri, uri=True)) as stored,
         ):
             stored.backup(copy)
             yield copy

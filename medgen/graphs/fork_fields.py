@@ -146,22 +146,27 @@ def _value(given: object) -> object:
 
 
 def _place(name: str, node: str) -> tuple[str, str]:
-    names = settable(node)
-    short = name
-    for record in (*RECORDS, "choices"):
-        short = short.removeprefix(f"{record}.")
-    head, dot, rest = short.partition(".")
-    asked = name.partition(".")[0]
-    for known, (record, field) in names.items():
-        if asked in RECORDS and asked != record:
-            continue
-        if short == known:
-            return record, field
-        if dot and head == known and record in ("plan", "choices"):
-            return record, f"{field}.{rest}"
-    elsewhere = [other for other in NODES if short in settable(other)]
+    found = _found(name, node)
+    if found is not None:
+        return found
+    elsewhere = [other for other in NODES if _found(name, other)]
     hint = f" (it can at {', '.join(elsewhere)})" if elsewhere else ""
-    raise BadInput(f"{name!r} cannot be set at {node}{hint}: set {', '.join(names)}")
+    raise BadInput(f"{name!r} cannot be set at {node}{hint}: set {', '.join(settable(node))}")
+
+
+def _found(name: str, node: str) -> tuple[str, str] | None:
+    """The record and field that a name means at a node; None where nothing is called so."""
+    asked, _, short = name.partition(".")
+    if asked not in (*RECORDS, "choices"):
+        asked, short = "", name
+    head, dot, rest = short.partition(".")
+    for known, (record, field) in settable(node).items():
+        if asked in ("", record):
+            if short == known:
+                return record, field
+            if dot and head == known and record in ("plan", "choices"):
+                return record, f"{field}.{rest}"
+    return None
 
 
 def _set(state: AgentState, record: str, field: str, name: str, value: object) -> None:
