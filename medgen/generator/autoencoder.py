@@ -14,6 +14,9 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+_BEFORE_OUTPUT = -4
+"""Where the decoder's last norm, activation, convolution and shuffle begin."""
+
 
 class ResidualBlock(nn.Module):
     """Norm, SiLU, convolution, twice, around a skip."""
@@ -34,6 +37,30 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(F.silu(self.norm2(h)))
 
 
+class Grain(nn.Module):
+    """Adds noise to features, as strong as the features say: texture that no latent can hold.
+
+    Per-pixel noise with learned strength (Karras et al. 2019, arXiv 1812.04948); here the strength
+    depends on the place.
+    """
+
+    def __init__(self, channels: int, patch: int) -> None:
+        super().__init__()
+        self.patch = patch
+        self.norm = nn.GroupNorm(8, channels)
+        self.strength = nn.Conv2d(channels, channels, 3, padding=1)
+        self.spread = nn.Conv2d(patch * patch, channels, 1, bias=False)
+        self.out = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.out.weight)
+        assert self.out.bias is not None
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Features (batch, channels, H, W) and noise (batch, 1, patch x H, patch x W)."""
+        spread = self.spread(F.pixel_unshuffle(noise, self.patch))
+        return x + self.out(self.strength(F.silu(self.norm(x))) * spread)
+
+
 def _level(channels: int, blocks: int) -> list[nn.Module]:
     return [ResidualBlock(channels) for _ in range(blocks)]
 
@@ -50,6 +77,7 @@ class CompactAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         latent_channels: int = 16,
         patch: int = 4,
         bound: float = 4.0,
+        grain: bool = False,
     ) -> None:
         super().__init__()
         fine, middle, coarse = channels
@@ -77,15 +105,25 @@ class CompactAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
             nn.Conv2d(fine, 3 * patch * patch, 3, padding=1),
             nn.PixelShuffle(patch),
         )
+        self.grainer = Grain(fine, patch) if grain else None
 
     def encode(self, images: Tensor) -> Tensor:
         """Latents of images: (batch, 3, H, W) in [-1, 1] -> (batch, 16, H/16, W/16)."""
         bound = self.config.bound
         return bound * torch.tanh(self.encoder(images) / bound)
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Images of latents: (batch, 16, h, w) -> (batch, 3, 16h, 16w), about [-1, 1]."""
-        return self.decoder(latents)
+    def decode(self, latents: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Images of latents: (batch, 16, h, w) -> (batch, 3, 16h, 16w), about [-1, 1].
+
+        Args:
+            latents: What `encode` gives.
+            noise: (batch, 1, 16h, 16w) standard normal, for a decoder with grain; none when None.
+        """
+        if self.grainer is None or noise is None:
+            return self.decoder(latents)
+        return self.decoder[_BEFORE_OUTPUT:](
+            self.grainer(self.decoder[:_BEFORE_OUTPUT](latents), noise)
+        )
 
     def forward(self, images: Tensor, noise: float = 0.0) -> Tensor:
         """Reconstruction of images through latents with added Gaussian noise of that deviation."""

@@ -20,6 +20,11 @@ TEXTURE = 8.0
 """How much the discriminator's view of fine detail is enlarged."""
 
 
+OCTAVES = 3
+FAINT = 0.01
+"""Detail of about one grey level: fainter counts as none."""
+
+
 class PatchDiscriminator(nn.Module):
     """Says for each patch of an image whether it is real, given the image's class.
 
@@ -70,6 +75,31 @@ class PatchDiscriminator(nn.Module):
 def hinge_loss(real: Tensor, drawn: Tensor) -> Tensor:
     """The discriminator's loss from its logits on real and on drawn images."""
     return F.relu(1 - real).mean() + F.relu(1 + drawn).mean()
+
+
+def texture_distance(output: Tensor, target: Tensor) -> Tensor:
+    """Mean difference of the log energies of fine detail, place by place.
+
+    Three octaves of a Laplacian pyramid, energies over 8x8 windows: how much texture there is and
+    where, not its every grain, which no decoder can know and which L1 therefore smooths away.
+
+    Args:
+        output: (batch, 3, H, W) in [-1, 1].
+        target: In the same shape.
+    """
+    distance = output.new_zeros(())
+    for _ in range(OCTAVES):
+        coarse = [F.avg_pool2d(images, 2) for images in (output, target)]
+        energies = [
+            torch.log(
+                F.avg_pool2d((images - F.interpolate(small, scale_factor=2.0)).square(), 8)
+                + FAINT**2
+            )
+            for images, small in zip((output, target), coarse, strict=True)
+        ]
+        distance = distance + F.l1_loss(*energies)
+        output, target = coarse
+    return distance / OCTAVES
 
 
 class ReaderFeatures(nn.Module):

@@ -25,7 +25,12 @@ from torch.nn import functional as F
 from medgen.data.splits import is_validation
 from medgen.generator.autoencoder import CompactAutoencoder, ResidualBlock
 from medgen.generator.checkpoints import read_state, write_state
-from medgen.generator.sharpness import PatchDiscriminator, ReaderFeatures, hinge_loss
+from medgen.generator.sharpness import (
+    PatchDiscriminator,
+    ReaderFeatures,
+    hinge_loss,
+    texture_distance,
+)
 from medgen.generator.train_autoencoder import psnr, reconstruction_loss, to_model
 from medgen.measure.reader import Reader
 
@@ -56,10 +61,13 @@ def read_pictures(table: Path, images: Path) -> Pictures:
 
 
 def widened(folder: Path, decoder_blocks: list[int]) -> CompactAutoencoder:
-    """An autoencoder with more decoder blocks a level; the new ones change nothing at first."""
+    """An autoencoder with grain and more decoder blocks; what is new changes nothing at first."""
     trained = CompactAutoencoder.from_pretrained(folder, use_safetensors=True).float()
-    model = CompactAutoencoder(**{**trained.config, "decoder_blocks": tuple(decoder_blocks)})
+    more = {"decoder_blocks": tuple(decoder_blocks), "grain": True}
+    model = CompactAutoencoder(**{**trained.config, **more})
     model.encoder.load_state_dict(trained.encoder.state_dict())
+    if trained.grainer is not None and model.grainer is not None:
+        model.grainer.load_state_dict(trained.grainer.state_dict())
     layers = list(trained.decoder)
     for layer in model.decoder:
         added = isinstance(layer, ResidualBlock) and not isinstance(layers[0], ResidualBlock)
@@ -72,6 +80,7 @@ class Losses(NamedTuple):
     """The parts of one step's loss, for the log."""
 
     reconstruction: float
+    texture: float
     features: float
     adversarial: float
     discriminator: float
@@ -85,11 +94,12 @@ class Sharpening:
         self.config = config
         self.model = widened(Path(config["init_from"]), config["decoder_blocks"])
         self.model.encoder.requires_grad_(False)
+        self.trained = [one for one in self.model.parameters() if one.requires_grad]
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.critic = PatchDiscriminator(classes)
         self.features = ReaderFeatures(Reader.load())
         betas = (0.5, 0.95)
-        self.optimizer = torch.optim.AdamW(self.model.decoder.parameters(), 1e-4, betas)
+        self.optimizer = torch.optim.AdamW(self.trained, 1e-4, betas)
         self.critic_optimizer = torch.optim.AdamW(self.critic.parameters(), 1e-4, betas)
         self.balance = 0.0
 
@@ -110,14 +120,18 @@ class Sharpening:
     def step(self, target: Tensor, classes: Tensor, rate: float, generator: Any) -> Losses:
         """One step of the decoder and one of the discriminator on images in [-1, 1]."""
         config = self.config
-        for optimizer, factor in ((self.optimizer, 1.0), (self.critic_optimizer, 1.5)):
+        for optimizer, factor in (
+            (self.optimizer, 1.0),
+            (self.critic_optimizer, config["critic_rate"]),
+        ):
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
         with torch.no_grad():
             latents = self.model.encode(target)
             deviation = config["noise"] * torch.rand(len(target), 1, 1, 1, generator=generator)
             latents = latents + deviation * torch.randn(latents.shape, generator=generator)
-        output = self.model.decode(latents)
+        grain = torch.randn(len(target), 1, *target.shape[2:], generator=generator)
+        output = self.model.decode(latents, grain)
 
         self.critic.requires_grad_(False)
         judged, ours = self.critic(output, classes)
@@ -127,14 +141,20 @@ class Sharpening:
             [F.l1_loss(a, b) / b.abs().mean() for a, b in zip(ours, theirs, strict=True)]
         ).mean()
         distance = self.features(output, target)
+        texture = texture_distance(output, target)
         reconstruction = reconstruction_loss(output, target)
-        rest = reconstruction + config["features"] * distance + config["matching"] * matching
+        rest = (
+            reconstruction
+            + config["texture"] * texture
+            + config["features"] * distance
+            + config["matching"] * matching
+        )
         fooling = -judged.mean()
         self._measure_balance(rest, fooling)
         loss = rest + config["adversarial"] * self.balance * fooling
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.decoder.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(self.trained, 1.0)
         self.optimizer.step()
 
         self.critic.requires_grad_(True)
@@ -149,7 +169,13 @@ class Sharpening:
             pairs = zip(self.average.parameters(), self.model.parameters(), strict=True)
             for kept, value in pairs:
                 kept.lerp_(value, 1 - config["ema"])
-        return Losses(reconstruction.item(), distance.item(), fooling.item(), critic_loss.item())
+        return Losses(
+            reconstruction.item(),
+            texture.item(),
+            distance.item(),
+            fooling.item(),
+            critic_loss.item(),
+        )
 
     def _measure_balance(self, rest: Tensor, fooling: Tensor) -> None:
         last = cast(nn.Conv2d, self.model.decoder[-2]).weight
@@ -203,7 +229,10 @@ def report(model: CompactAutoencoder, pictures: Pictures) -> None:
         if not rows:
             continue
         target = to_model(pictures.images[rows])
-        output = model(target).clamp(-1, 1)
+        noise = torch.randn(
+            len(target), 1, *target.shape[2:], generator=torch.Generator().manual_seed(0)
+        )
+        output = model.decode(model.encode(target), noise).clamp(-1, 1)
         sharp = (output.diff(dim=3).abs().mean() / target.diff(dim=3).abs().mean()).item()
         value = psnr(output, target).mean()
         print(f"  {modal}: PSNR {value:.2f} dB, sharpness {sharp:.3f} over {len(rows)}", flush=True)

@@ -7,7 +7,12 @@ import pytest
 import torch
 
 from medgen.generator.autoencoder import CompactAutoencoder
-from medgen.generator.sharpness import PatchDiscriminator, ReaderFeatures, hinge_loss
+from medgen.generator.sharpness import (
+    PatchDiscriminator,
+    ReaderFeatures,
+    hinge_loss,
+    texture_distance,
+)
 from medgen.generator.train_decoder import Sharpening, read_pictures, train, widened
 from medgen.measure.reader import Reader
 
@@ -40,6 +45,8 @@ def config(tmp_path):
         "decoder_blocks": [2, 3, 1],
         "features": 0.5,
         "matching": 0.3,
+        "texture": 0.1,
+        "critic_rate": 1.0,
         "adversarial": 0.5,
     }
 
@@ -50,6 +57,8 @@ def test_more_blocks_change_nothing_at_first(config):
     latents = torch.randn(2, 16, 4, 4)
     assert len(after.decoder) == len(before.decoder) + 3
     assert torch.equal(before.decode(latents), after.decode(latents))
+    noise = torch.randn(2, 1, 64, 64)
+    assert torch.equal(before.decode(latents), after.decode(latents, noise))
 
 
 def test_training_moves_the_decoder_only_and_keeps_test_rows_out(config, tmp_path):
@@ -112,3 +121,11 @@ def test_feature_distance_grows_with_blur_and_is_zero_for_the_same():
     blurred = [torch.nn.functional.avg_pool2d(image, size, 1, size // 2) for size in (3, 7)]
     assert features(image, image) < 1e-8
     assert 0 < features(blurred[0], image) < features(blurred[1], image)
+
+
+def test_texture_distance_sees_blur_but_not_other_grains_of_the_same_texture():
+    torch.manual_seed(3)
+    grains = [0.2 * torch.randn(1, 3, 64, 64) for _ in range(2)]
+    blurred = torch.nn.functional.avg_pool2d(grains[0], 3, 1, 1)
+    assert texture_distance(grains[0], grains[0]) == 0
+    assert texture_distance(grains[1], grains[0]) < 0.3 * texture_distance(blurred, grains[0])
