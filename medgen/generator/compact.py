@@ -176,9 +176,10 @@ class CompactGenerator:
         timesteps = scheduler.timesteps
         side = self.unet.config.sample_size
         shape = (self.unet.config.in_channels, side, side)
-        latents = torch.stack(
-            [torch.randn(shape, generator=torch.Generator().manual_seed(c.seed)) for c in batch]
-        )
+        draws = [torch.Generator().manual_seed(c.seed) for c in batch]
+        latents = torch.stack([torch.randn(shape, generator=one) for one in draws])
+        area = (1, self.size, self.size)
+        grain = torch.stack([torch.randn(area, generator=one) for one in draws])
         kept = mask = free = None
         if way.strength is None:
             latents = latents * scheduler.init_noise_sigma
@@ -207,7 +208,7 @@ class CompactGenerator:
                 clean = levels.clean(predicted, latents)
                 predicted = levels.predicted(torch.lerp(start, clean, free), latents)
             latents = scheduler.step(predicted, timestep, latents).prev_sample
-        pictures = self.autoencoder.decode(latents * self.std + self.mean)
+        pictures = self.autoencoder.decode(latents * self.std + self.mean, grain)
         if kept is not None and mask is not None:
             pictures = blend(pictures, kept, mask)
         pixels = pictures.add(1).mul(127.5).clamp(0, 255).round().to(torch.uint8)
