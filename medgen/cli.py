@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from medgen.commands import (
     doctor,
     drawing,
+    feedback,
     importing,
     knowledge,
     measuring,
@@ -84,6 +85,7 @@ for group in (drawing, planning, measuring, training, serving, doctor):
 knowledge.commands.add_typer(importing.commands, name="import")
 app.add_typer(knowledge.commands, name="knowledge")
 app.add_typer(tables.commands, name="data")
+app.add_typer(feedback.commands, name="feedback")
 
 
 @app.callback(invoke_without_command=True)

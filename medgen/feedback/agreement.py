@@ -15,7 +15,7 @@ import numpy as np
 
 from medgen.feedback.records import Agreement, RaterPair, Rating, Scale, Source
 
-RESAMPLES = 1000
+RESAMPLES = 400
 SEED = 0
 SHARED_FOR_KAPPA = 2  # images that both raters rated
 

@@ -32,6 +32,10 @@ class Database(ABC):
         self._owner = 0
 
     @abstractmethod
+    def exists(self) -> bool:
+        """Whether there is something to open."""
+
+    @abstractmethod
     def _connect(self) -> Any:
         """A connection in autocommit mode."""
 

@@ -60,6 +60,20 @@ class FeedbackLog:
             raise BadInput("the feedback log is off (MEDGEN_FEEDBACK=off): name one with --log")
         self._database = _database(named, timeout)
 
+    @classmethod
+    def existing(cls, where: str | Path | None = None) -> FeedbackLog:
+        """A log that is there already, for those who only read: a mistyped name makes no new one.
+
+        Raises:
+            BadInput: There is no such file.
+        """
+        log = cls(where)
+        if not log._database.exists():
+            raise BadInput(
+                f"no feedback log at {log.name}: runs begin one, and so does medgen feedback import"
+            )
+        return log
+
     @property
     def name(self) -> str:
         """The file's absolute path, or the URL without its password."""

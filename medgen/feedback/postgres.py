@@ -26,6 +26,10 @@ class PostgresDatabase(Database):
         self.url = url
         self.name = re.sub(r"//[^/@]*@", "//", url).split("?")[0]  # without its password
 
+    def exists(self) -> bool:
+        """True: a server that is not there says so when it is used."""
+        return True
+
     def _connect(self) -> Any:
         try:
             import psycopg
@@ -42,24 +46,29 @@ class PostgresDatabase(Database):
     def _migrate(self, connection: Any) -> None:
         if self._version(connection) == VERSION:
             return
-        with connection.transaction():
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
-            found = self._version(connection)
-            if found == 0:
-                connection.execute("CREATE TABLE feedback_schema (version INTEGER NOT NULL)")
-            self._apply_missing(
-                connection, found, "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY"
-            )
-            connection.execute(
-                "CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS "
-                "$$ BEGIN RAISE EXCEPTION 'the feedback log is append-only'; END $$"
-            )
-            for table in TABLES:
-                connection.execute(
-                    f"CREATE OR REPLACE TRIGGER {table}_append_only "
-                    f"BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} "
-                    "FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"
+        # Held around the transaction, not in it: one that began earlier may not see new tables.
+        connection.execute("SELECT pg_advisory_lock(%s)", (MIGRATION_LOCK,))
+        try:
+            with connection.transaction():
+                found = self._version(connection)
+                if found == 0:
+                    connection.execute("CREATE TABLE feedback_schema (version INTEGER NOT NULL)")
+                self._apply_missing(
+                    connection, found, "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY"
                 )
+                connection.execute(
+                    "CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger "
+                    "LANGUAGE plpgsql AS "
+                    "$$ BEGIN RAISE EXCEPTION 'the feedback log is append-only'; END $$"
+                )
+                for table in TABLES:
+                    connection.execute(
+                        f"CREATE OR REPLACE TRIGGER {table}_append_only "
+                        f"BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} "
+                        "FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"
+                    )
+        finally:
+            connection.execute("SELECT pg_advisory_unlock(%s)", (MIGRATION_LOCK,))
 
     @staticmethod
     def _version(connection: Any) -> int:

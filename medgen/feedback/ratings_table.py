@@ -37,8 +37,8 @@ def import_ratings(
 ) -> ImportReport:
     """Add the ratings of a table to a log, in one write.
 
-    A row that cannot be used (no readable image, an unknown expert level) is passed over and told; a
-    rating outside the scale refuses the table, for leaving such rows out would bend the rest.
+    A row that cannot be used (no readable image, an unknown expert level) is passed over and told;
+    a rating outside the scale refuses the table, for leaving such rows out would bend the rest.
 
     Args:
         log: Where to.
@@ -126,7 +126,7 @@ class _Reader:
                 source=self.source or row.get("source") or "human",
                 expert_level=_whole(level) or level or None,
                 prompt=row["text"],
-                modality=_modality(row["modal"]),
+                modality=modality_name(row["modal"]),
                 image_sha256=digest,
                 image_path=str(path),
                 rating=value,
@@ -181,7 +181,7 @@ def _whole(text: str) -> int | None:
     return int(value) if value.is_integer() else None
 
 
-def _modality(named: str) -> str:
+def modality_name(named: str) -> str:
     """The modality card of that name or alias; the name as it is when there is none."""
     wanted = named.casefold()
     for card in modality_cards().values():

@@ -26,6 +26,10 @@ class SqliteDatabase(Database):
         self.path = path.expanduser().resolve()
         self.name = str(self.path)
 
+    def exists(self) -> bool:
+        """Whether the file is there."""
+        return self.path.exists()
+
     def _connect(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(
