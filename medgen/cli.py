@@ -25,6 +25,7 @@ from medgen.commands import (
     planning,
     serving,
     tables,
+    tracing,
     training,
 )
 from medgen.commands.shared import DEBUG, FAILED, UNACCEPTABLE_ARGUMENTS, examples
@@ -85,6 +86,7 @@ for group in (drawing, planning, measuring, training, serving, doctor):
 knowledge.commands.add_typer(importing.commands, name="import")
 app.add_typer(knowledge.commands, name="knowledge")
 app.add_typer(tables.commands, name="data")
+app.add_typer(tracing.commands, name="trace")
 app.add_typer(feedback.commands, name="feedback")
 
 

@@ -149,6 +149,10 @@ class Settings(BaseSettings):
         "those of evaluation/utility.yaml when not set.",
     )
 
+    tracing: Literal["otlp", "mlflow", "langsmith"] | None = Field(
+        None, description="Service that agent runs are traced to while they run; docs/traces.md."
+    )
+
     @field_validator("llm")
     @classmethod
     def _named_model(cls, name: str | None) -> str | None:

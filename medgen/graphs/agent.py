@@ -28,6 +28,7 @@ from medgen.graphs import nodes
 from medgen.graphs.checkpoints import PLAIN
 from medgen.graphs.collaborators import Collaborators, shared_collaborators
 from medgen.graphs.feedback import log_run
+from medgen.graphs.live_tracing import start_tracing
 from medgen.graphs.outcome import conclude
 from medgen.graphs.plan import REASONING, Node, reason, request_of
 from medgen.graphs.results import RunResult
@@ -226,6 +227,7 @@ class Agent:
         Returns:
             The last state, every image settled and written; `run` makes the run's record of it.
         """
+        start_tracing()
         start: AgentState | None = {
             "run_id": folder.run_id,
             "folder": str(folder.path),
@@ -236,6 +238,8 @@ class Agent:
             thread: Any = {
                 "configurable": {"thread_id": folder.run_id},
                 "recursion_limit": 12 + 4 * folder.request.rounds,
+                "run_name": "medgen run",
+                "metadata": {"medgen.run": folder.run_id},
             }
             begun = graph.get_state(thread).values
             if begun.get("events"):

@@ -22,9 +22,11 @@ from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from medgen.agents.state import AgentState, Choice, Trial, candidates_of
-from medgen.data.images import SYNTHETIC_NOTICE, load_image
+from medgen.data.images import SYNTHETIC_NOTICE, load_image, write_atomic
 from medgen.errors import BadInput
-from medgen.graphs.outcome import expected_range, phrase
+from medgen.graphs.checkpoints import read_state
+from medgen.graphs.outcome import conclude, expected_range, phrase
+from medgen.graphs.run_folder import RUN, TRACE_PAGE, RunFolder
 from medgen.records import Candidate, Fact, Measurement, Plan, Request, Run, TraceEvent
 
 THUMBNAIL = 224
@@ -171,6 +173,21 @@ def _environment() -> Environment:
         pretty=lambda value: json.dumps(value, ensure_ascii=False, indent=1),
     )
     return environment
+
+
+def write_page(folder: RunFolder) -> Path:
+    """Write the page of a finished run anew, from its checkpoints, and say where it is.
+
+    Raises:
+        BadInput: The run is not finished or cannot be read.
+    """
+    state = read_state(folder)
+    if not (folder.path / RUN).is_file():
+        raise BadInput(
+            f"run {folder.run_id} is not finished: medgen agent --resume {folder.run_id}, or show "
+            "it without --html"
+        )
+    return write_atomic(folder.path / TRACE_PAGE, trace_page(state, conclude(state)))
 
 
 def trace_page(state: AgentState, run: Run) -> str:

@@ -98,7 +98,7 @@ def test_a_change_acts_from_every_node(parent: RunFolder, phantom: Agent, node: 
     run = fork(parent, node, {name: value}, round=once.get(node), agent=phantom)
     trace = load_run(run.folder)
     assert trace.summary.lineage is not None
-    assert list(trace.summary.lineage.changes)[0].startswith(full)
+    assert next(iter(trace.summary.lineage.changes)).startswith(full)
     ours, theirs = contents(run.folder), contents(parent.path)
     assert any(ours.get(f) != theirs.get(f) for f in {*ours, *theirs} if f.endswith(".png"))
     if full.startswith("request."):
