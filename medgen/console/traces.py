@@ -117,7 +117,6 @@ def _rounds(root: Tree, trace: Trace) -> None:
                     fold(choice["why"]),
                 )
             )
-            )
 
 
 def _candidate(branch: Tree, candidate: Candidate, before: Candidate | None) -> None:
