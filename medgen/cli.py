@@ -24,6 +24,7 @@ from medgen.commands import (
     measuring,
     planning,
     serving,
+    studio,
     tables,
     tracing,
     training,
@@ -81,7 +82,7 @@ app = typer.Typer(
     ),
 )
 # The order is that of `medgen --help`.
-for group in (drawing, planning, measuring, training, serving, doctor):
+for group in (drawing, planning, measuring, training, studio, serving, doctor):
     app.registered_commands.extend(group.commands.registered_commands)
 knowledge.commands.add_typer(importing.commands, name="import")
 app.add_typer(knowledge.commands, name="knowledge")
