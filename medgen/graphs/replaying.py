@@ -141,9 +141,7 @@ def _compared(run: RunFolder, earlier: Trace, folder: RunFolder, state: AgentSta
         run_id=run.run_id,
         identical=identical,
         images=images,
-        first_difference=_first_difference(
-            [_told(event) for event in earlier.events], [_told(event) for event in events]
-        ),
+        first_difference=_first_difference(earlier.events, events, images),
         notes=_notes(earlier, folder),
         seconds=round(sum(event.seconds for event in events), 3),
     )
@@ -174,21 +172,28 @@ def _beside(before: Path, after: Path, name: str) -> ReplayedImage:
     )
 
 
+def _name(event: TraceEvent) -> str:
+    return event.node if event.round is None else f"{event.node} (round {event.round})"
+
+
 def _told(event: TraceEvent) -> tuple[str, str]:
     """A step's name, and what came of it in whichever folder it ran."""
-    name = event.node if event.round is None else f"{event.node} (round {event.round})"
-    return name, LEADING_FOLDERS.sub('"', json.dumps(event.outputs, sort_keys=True))
+    return _name(event), LEADING_FOLDERS.sub('"', json.dumps(event.outputs, sort_keys=True))
 
 
 def _first_difference(
-    before: Sequence[tuple[str, str]], after: Sequence[tuple[str, str]]
+    before: Sequence[TraceEvent], after: Sequence[TraceEvent], images: Sequence[ReplayedImage]
 ) -> str | None:
+    """The first step with other outputs, or that drew other pixels; None where there is none."""
+    differing = {Path(image.name).name for image in images if not image.identical}
     for one, other in zip(before, after, strict=False):
-        if one != other:
-            return one[0] if one[0] == other[0] else f"{one[0]}, then {other[0]}"
+        if _told(one) != _told(other):
+            return _name(one) if one.node == other.node else f"{_name(one)}, then {_name(other)}"
+        drawn = other.outputs.get("images")
+        if isinstance(drawn, list) and differing & {Path(path).name for path in drawn}:
+            return _name(other)
     if len(before) != len(after):
-        longer = max(before, after, key=len)
-        return longer[min(len(before), len(after))][0]
+        return _name(max(before, after, key=len)[min(len(before), len(after))])
     return None
 
 

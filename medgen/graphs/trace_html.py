@@ -196,10 +196,15 @@ def trace_page(state: AgentState, run: Run) -> str:
     stories = _stories(state, events)
     source = resources.files("medgen.graphs") / "templates" / "trace.html.j2"
     template = _environment().from_string(source.read_text(encoding="utf-8"))
+    folder = RunFolder.open(Path(state["folder"]))
     return template.render(
         notice=SYNTHETIC_NOTICE,
         run=run,
-        folder=Path(state["folder"]).name,
+        folder=folder.path.name,
+        lineage=folder.lineage,
+        setup=folder.setup,
+        fingerprints={name: state.get(name, "") for name in ("knowledge", "panel")},
+        longest=max((event.seconds for event in events), default=0) or 1,
         request=Request.model_validate(state["request"]),
         plan=Plan.model_validate(state["plan"]),
         facts=[Fact.model_validate(fact) for fact in state["facts"]],
