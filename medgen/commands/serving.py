@@ -90,8 +90,8 @@ def serve(
 @commands.command(
     epilog=examples(
         "medgen mcp",
+        "medgen mcp --runs medgen-runs",
         "medgen mcp --http --port 8001",
-        'claude mcp add medgen -- medgen mcp --runs "$HOME/medgen-runs"',
     )
 )
 def mcp(
@@ -108,7 +108,7 @@ def mcp(
     Tools: generate_verified_image, plan, verify_image, list_runs, get_run.
     """
     _require("mcp", "mcp")
-    with working(as_json=False):
+    with working(as_json=True):  # what libraries print while loading is no message of the protocol
         from medgen.access import Access
         from medgen.serve.mcp_http import http_application
         from medgen.serve.mcp_tools import tool_server
@@ -117,10 +117,10 @@ def mcp(
         access = Access(host, token)
         _use(runs)
         server = tool_server(local=not http)
-        if http:
-            answer(http_application(server, access), access, port)
-        else:
-            server.run("stdio")
+    if http:
+        answer(http_application(server, access), access, port)
+    else:
+        server.run("stdio")
 
 
 def _use(runs: Path | None) -> None:

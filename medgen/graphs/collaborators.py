@@ -78,7 +78,7 @@ class Collaborators:
         """The same, with a generator and language model (if not the caller's own) of `options`."""
         if options == self.settings:
             return self
-        return type(self)(
+        other = type(self)(
             self._generator,
             self.__dict__.get("panel", self._panel),
             self.__dict__.get("store", self._store),
@@ -86,6 +86,8 @@ class Collaborators:
             self._language_model,
             options,
         )
+        other.turn = self.turn  # they share models
+        return other
 
     @cached_property
     def generator(self) -> Generator:

@@ -17,13 +17,14 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from medgen.access import Access
 from medgen.data.images import SYNTHETIC_NOTICE
 from medgen.errors import BadInput, MedgenError
 from medgen.graphs.agent import Agent
 from medgen.serve import rating_routes, run_routes
-from medgen.serve.door import Headers, not_too_often, shows_the_token
+from medgen.serve.door import Doorway, not_too_often, shows_the_token
 from medgen.serve.jobs import Jobs
 from medgen.serve.limits import BODY_BYTES, Limits, Rate
 from medgen.serve.metrics import Metrics
@@ -89,7 +90,6 @@ def application(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        max_body_size=BODY_BYTES,
         responses=REFUSALS,
     )
     app.state.access, app.state.limits = access, limits
@@ -125,7 +125,8 @@ def _add_middleware(app: FastAPI, access: Access, metrics: Metrics, origins: lis
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Last-Event-ID"],
         )
-    app.add_middleware(Headers, metrics=metrics)
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=BODY_BYTES)
+    app.add_middleware(Doorway, metrics=metrics)
 
 
 @open_routes.get("/health", tags=["server"])
@@ -170,6 +171,13 @@ def _invalid(_: Request, error: Exception) -> JSONResponse:
     """The first fault in one line; what was sent is not repeated."""
     assert isinstance(error, RequestValidationError)
     fault = error.errors()[0]
-    where = ".".join(str(part) for part in fault["loc"][1:]) or str(fault["loc"][0])
-    line = f"{where}: {fault['msg']}".encode(errors="replace").decode()
-    return JSONResponse({"detail": line}, 400 if fault["type"] == "json_invalid" else 422)
+    if fault["type"] == "json_invalid":
+        return JSONResponse(
+            {"detail": f"the body is no JSON, at character {fault['loc'][-1]}"}, 400
+        )
+    where = ".".join(str(part) for part in fault["loc"][1:])
+    if fault["loc"] == ("body",) and fault["type"] != "value_error":
+        line = "the body is no JSON object: send one, with Content-Type: application/json"
+    else:
+        line = f"{where or 'body'}: {fault['msg']}".encode(errors="replace").decode()
+    return JSONResponse({"detail": line}, 422)

@@ -1,6 +1,6 @@
 """The server's door: who comes in, how often, and what every answer carries.
 
-`Headers` is around everything, the two dependencies are before every route but the open ones.
+`Doorway` is around everything, the two dependencies are before every route but the open ones.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from typing import Annotated
 
 from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from medgen.serve.limits import BODY_BYTES
 from medgen.serve.metrics import Metrics
 
 SECURE = {
@@ -48,8 +50,8 @@ async def shows_the_token(
         )
 
 
-class Headers:
-    """Puts safe headers on every answer that has none of its own, and counts answers.
+class Doorway:
+    """Puts safe headers on every answer that has none of its own, counts answers, weighs bodies.
 
     Args:
         app: What answers.
@@ -75,4 +77,9 @@ class Headers:
                 self.metrics.requests.labels(method, route, message["status"]).inc()
             await send(message)
 
+        announced = Headers(scope=scope).get("content-length", "0")
+        if announced.isdigit() and int(announced) > BODY_BYTES:
+            line = f"the body has {announced} bytes: {BODY_BYTES} at most"
+            await JSONResponse({"detail": line}, 413)(scope, receive, headed)
+            return
         await self.app(scope, receive, headed)

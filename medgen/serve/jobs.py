@@ -113,7 +113,7 @@ class Jobs:
         self._stopping = False
         self.ready = False
         self._worker = threading.Thread(target=self._work, name="medgen-worker", daemon=True)
-        self._lock = FileLock(self.runs / LOCK)
+        self._lock = FileLock(self.runs / LOCK, thread_local=False)
 
     def claim(self) -> None:
         """Take the folder for this queue alone; taking it again changes nothing.
@@ -121,6 +121,8 @@ class Jobs:
         Raises:
             BadInput: The folder cannot be written, or another server has it.
         """
+        if self._lock.is_locked:
+            return
         try:
             self.runs.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
@@ -199,7 +201,7 @@ class Jobs:
             if len(self._waiting) >= self.most:
                 raise QueueFull(f"{self.most} runs wait already: try again later")
             job = Job(RunFolder.create(request))
-            _mark(job)
+            _mark(job.folder, "queued")
             self.active[job.folder.run_id] = job
             self._waiting.append(job)
             self._changed.notify_all()
@@ -241,7 +243,7 @@ class Jobs:
         return job
 
     def _run(self, job: Job) -> None:
-        _mark(job)
+        _mark(job.folder, "running")
         job.tell()
 
         def started(node: str) -> None:
@@ -274,10 +276,10 @@ class Jobs:
     def _end(
         self, job: Job, status: Status, error: str | None = None, result: RunResult | None = None
     ) -> None:
-        job.status, job.error, job.node = status, error, None
         try:
-            _mark(job)
+            _mark(job.folder, status, error)
         finally:
+            job.status, job.error, job.node = status, error, None
             self.active.pop(job.folder.run_id, None)
             job.tell()
             self._on_end(job, result)
@@ -291,9 +293,9 @@ def read_mark(folder: Path) -> Mark | None:
         return None
 
 
-def _mark(job: Job) -> None:
-    path = job.folder.path / MARK
-    if job.status == "finished":
+def _mark(folder: RunFolder, status: Status, error: str | None = None) -> None:
+    path = folder.path / MARK
+    if status == "finished":
         path.unlink(missing_ok=True)
     else:
-        write_atomic(path, Mark(status=job.status, error=job.error).model_dump_json())
+        write_atomic(path, Mark(status=status, error=error).model_dump_json())

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
-from pydantic_core import PydanticSerializationError
 
 from medgen.agents.parser import LONGEST_REPORT
 from medgen.feedback.records import Rating, Scale
@@ -25,19 +24,7 @@ Answers = dict[int | str, dict[str, Any]]
 Text = Annotated[str, Field(max_length=2000)]
 
 
-class Body(Record):
-    """Something that a client sends; half characters (lone surrogates) are refused."""
-
-    @model_validator(mode="after")
-    def _whole_characters(self) -> Self:
-        try:
-            self.model_dump_json()
-        except PydanticSerializationError as error:
-            raise ValueError("a text holds half a character (a lone surrogate)") from error
-        return self
-
-
-class RunRequest(Body):
+class RunRequest(Record):
     """What to draw, and with which budget; the server's own settings where left out."""
 
     model_config = ConfigDict(
@@ -68,7 +55,7 @@ class RunRequest(Body):
         return Request.model_validate({**budget, **given})
 
 
-class RatingRequest(Body):
+class RatingRequest(Record):
     """One rater's word on an image of a run.
 
     `image` is a file name as in the run's addresses; `id` makes a repeated sending count once;
@@ -102,6 +89,12 @@ class RatingRequest(Body):
     blinded: bool = False
     seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     id: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w-]+$")] | None = None
+
+    @model_validator(mode="after")
+    def _within_scale(self) -> Self:
+        if self.rating > self.scale:
+            raise ValueError(f"rating {self.rating} is outside 1 to {self.scale}")
+        return self
 
 
 class RatingAnswer(Record):

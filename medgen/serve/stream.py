@@ -6,13 +6,13 @@ What is sent is read from the job's state at each change, so that a slow client 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 from fastapi import HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import ServerSentEvent
 
 from medgen.errors import BadInput
-from medgen.records import TraceEvent
 from medgen.serve.jobs import Job, Jobs
 from medgen.serve.views import Runs
 
@@ -50,9 +50,9 @@ async def follow(run_id: str, jobs: Jobs, runs: Runs, after: int) -> AsyncIterat
     )
 
 
-def _kept(runs: Runs, run_id: str) -> list[TraceEvent]:
+def _kept(runs: Runs, run_id: str) -> list[dict[str, Any]]:
     try:
-        return runs.trace(run_id).events
+        return [step.model_dump(mode="json") for step in runs.trace(run_id).events]
     except BadInput:  # it never started, or is damaged: its status says so
         return []
 

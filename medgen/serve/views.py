@@ -85,10 +85,12 @@ class Runs:
         """
         folder = self.folder(run_id)
         job = self._jobs.active.get(run_id)
+        if job is not None and job.ended:
+            job = None
         mark = None if job else read_mark(folder)
         summary = summarize(folder)
         status: str = summary.status
-        if job is not None and not job.ended:
+        if job is not None:
             status = job.status
         elif mark is not None and status == "unfinished" and mark.status in ("cancelled", "failed"):
             status = mark.status
