@@ -54,6 +54,11 @@ class Settings(BaseSettings):
     weights: Path | None = Field(
         None, description="Folder of the compact generator; the bundled one when not set."
     )
+    tuned: Path | None = Field(
+        None,
+        description="Folder of a fine-tuned unet/ (MINIM's layout) or of a LoRA adapter, over the "
+        "diffusers backend's base; what `medgen train` writes names its base itself.",
+    )
     modality_cards: Path | None = Field(
         None, description="Folder with more modality cards (YAML) than the bundled ones."
     )

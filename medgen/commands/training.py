@@ -17,6 +17,7 @@ commands = typer.Typer()
     epilog=examples(
         "medgen train configs/diffusion.yaml",
         "medgen train configs/diffusion.yaml --set steps=4000 --set objective.weighting=min_snr",
+        "medgen train configs/finetune.yaml --set base=FOLDER --set method=qlora",
         "accelerate launch --num_processes 2 -m medgen.cli train configs/diffusion.yaml",
     )
 )
@@ -30,7 +31,7 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="Change an entry; dots go down."),
     ] = None,
 ) -> None:
-    """Train the generator; the same command goes on from the last checkpoint."""
+    """Train the generator, or fine-tune a large model; goes on from its last checkpoint."""
     with working(as_json=False):
         from medgen.generator.training.config import load_config, parse_changes
         from medgen.generator.training.loop import train as train_generator

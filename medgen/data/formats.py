@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from medgen.data.images import write_atomic
 from medgen.errors import BadInput
@@ -58,15 +59,19 @@ class Reading:
         ]
 
 
-def read_rows(path: str | Path, reading: Reading | None = None) -> Iterator[dict[str, str]]:
-    """Read a table row by row, in constant memory for CSV.
+def read_rows(
+    path: str | Path, reading: Reading | None = None, *, located: bool = True
+) -> Iterator[dict[str, str]]:
+    """Read a table row by row, in constant memory.
 
     Args:
         path: A CSV or Parquet file in one of the forms above. The first line is row 1.
         reading: Is told what form it was and what was repaired.
+        located: Make `path` absolute, taken from the table's folder when relative; else it stays
+            as written, a key for other tables.
 
     Yields:
-        Columns by name, stripped; `path` absolute, taken from the table's folder when relative.
+        Columns by name, stripped.
 
     Raises:
         BadInput: No such file, no table, a needed column is missing, or a row cannot be read.
@@ -82,7 +87,8 @@ def read_rows(path: str | Path, reading: Reading | None = None) -> Iterator[dict
             names = _names(row, path, reading)
         values = {names[key]: value.strip() for key, value in row.items()}
         values.setdefault("modal", CHEXGENBENCH_MODAL)
-        values["path"] = _located(values["path"], path.parent, reading.form)
+        if located:
+            values["path"] = locate(values["path"], path.parent, reading.form)
         yield values
 
 
@@ -152,14 +158,16 @@ def _csv(path: Path, reading: Reading) -> Iterator[dict[str, str]]:
 
 def _parquet(path: Path, reading: Reading) -> Iterator[dict[str, str]]:
     try:
-        frame = pd.read_parquet(path)
-    except (OSError, ValueError, ImportError) as error:
+        file = pq.ParquetFile(path)
+        for batch in file.iter_batches(batch_size=4096):
+            frame = batch.to_pandas()
+            # As objects, for columns of numbers or categories cannot hold the "" of a gap.
+            for record in frame.astype(object).where(frame.notna(), "").to_dict("records"):
+                reading.row += 1
+                yield {str(key): _text(value) for key, value in record.items()}
+    except (OSError, ValueError, pa.ArrowException) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadInput(f"cannot read {path} as a Parquet table ({reason})") from error
-    # As objects, for columns of numbers or categories cannot hold the "" of a missing value.
-    for record in frame.astype(object).where(frame.notna(), "").to_dict("records"):
-        reading.row += 1
-        yield {str(key): _text(value) for key, value in record.items()}
 
 
 def _text(value: object) -> str:
@@ -194,7 +202,8 @@ def _names(row: Mapping[str, str], path: Path, reading: Reading) -> dict[str, st
     return names
 
 
-def _located(image: str, folder: Path, form: Form) -> str:
+def locate(image: str, folder: Path, form: Form) -> str:
+    """The absolute path of an image that a table in `folder` names."""
     if not image:
         return ""
     here = (folder / image).resolve()

@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image, PngImagePlugin
@@ -17,6 +18,8 @@ from PIL import Image, PngImagePlugin
 from medgen.errors import BadInput
 
 MAX_PIXELS = 64_000_000
+DICOM_SUFFIXES = (".dcm", ".dicom")
+Fit = Literal["pad", "crop"]
 SYNTHETIC_NOTICE = "Synthetic image made by medgen. Research and teaching only. Not for diagnosis."
 
 
@@ -24,7 +27,8 @@ def load_image(path: str | Path) -> Image.Image:
     """Read a picture as 8-bit RGB.
 
     Args:
-        path: A PNG, JPEG or other file that Pillow reads; 16-bit greys are scaled to 8 bits.
+        path: A PNG, JPEG or other file that Pillow reads, 16-bit greys scaled to 8 bits; or a
+            DICOM file (.dcm, .dicom), see `medgen.data.dicom`.
 
     Returns:
         An RGB image at its own size.
@@ -35,6 +39,10 @@ def load_image(path: str | Path) -> Image.Image:
     path = Path(path)
     if not path.is_file():
         raise BadInput(f"no image at {path}: check the path")
+    if path.suffix.lower() in DICOM_SUFFIXES:
+        from medgen.data.dicom import load_dicom
+
+        return load_dicom(path)
     try:
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -55,9 +63,12 @@ def load_image(path: str | Path) -> Image.Image:
         raise BadInput(f"cannot read {path} as an image ({error}): replace or remove it") from error
 
 
-def square(image: Image.Image, size: int) -> Image.Image:
-    """Fit an image into a `size` x `size` square, aspect ratio kept, black padding, centred."""
-    scale = size / max(image.size)
+def square(image: Image.Image, size: int, fit: Fit = "pad") -> Image.Image:
+    """Make an image a `size` x `size` square, centred, with its aspect ratio.
+
+    "pad" keeps the whole image and fills with black; "crop" cuts what stands over.
+    """
+    scale = size / (max(image.size) if fit == "pad" else min(image.size))
     width, height = (max(1, round(side * scale)) for side in image.size)
     resized = image.resize((width, height), Image.Resampling.LANCZOS)
     canvas = Image.new(image.mode, (size, size))
@@ -65,9 +76,9 @@ def square(image: Image.Image, size: int) -> Image.Image:
     return canvas
 
 
-def load_square(path: str | Path, size: int) -> np.ndarray:
+def load_square(path: str | Path, size: int, fit: Fit = "pad") -> np.ndarray:
     """Read and square one image: (size, size, 3) uint8."""
-    return np.asarray(square(load_image(path), size))
+    return np.asarray(square(load_image(path), size, fit))
 
 
 def pixel_sha256(path: str | Path) -> str:

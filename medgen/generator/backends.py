@@ -50,8 +50,11 @@ def load_generator(settings: Settings) -> Generator:
     if kind == "diffusers" and source:
         from medgen.generator.diffusers_backend import DiffusersGenerator
 
-        return DiffusersGenerator(
-            source, steps=settings.steps, guidance_scale=settings.guidance_scale
+        return DiffusersGenerator.load(
+            source,
+            tuned=settings.tuned,
+            steps=settings.steps,
+            guidance_scale=settings.guidance_scale,
         )
     raise BadInput(
         f"MEDGEN_BACKEND={settings.backend!r} is unknown: use 'compact' or "

@@ -9,6 +9,7 @@ measurement holds. Sided words are the patient's side.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib import resources
@@ -16,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from medgen.generator.structured import CATEGORIES
 from medgen.knowledge.cards import finding_cards, modality_cards
 
 
@@ -29,10 +31,13 @@ def structured_conditions(row: Mapping[str, str]) -> dict[str, float | str]:
     """Structured conditions of a table row joined with its measurements and case data.
 
     Args:
-        row: `source` and, where known, `cardiothoracic_ratio`, `opacity_right`, `opacity_left`,
-            `view` and `sex` ("M"/"F") as text; empty text means unknown.
+        row: `source` (left out where the model has no entry for it) and, where known,
+            `cardiothoracic_ratio`, `opacity_right`, `opacity_left`, `view` and `sex` ("M"/"F")
+            as text; empty text means unknown.
     """
-    conditions: dict[str, float | str] = {"source": row["source"]}
+    conditions: dict[str, float | str] = {}
+    if row["source"] in CATEGORIES["source"]:
+        conditions["source"] = row["source"]
     for name in ("cardiothoracic_ratio", "opacity_right", "opacity_left"):
         if row.get(name):
             conditions[name] = float(row[name])
@@ -63,6 +68,32 @@ def _name(finding: str, modal: str, random_: random.Random) -> str:
     if names and random_.random() < chance["synonym"]:
         return random_.choice(names)
     return finding
+
+
+def sentences(row: Mapping[str, str], random_: random.Random) -> list[str]:
+    """A row's own text in varied words: sentences shuffled, some left out, synonyms for findings.
+
+    Only whole sentences move or go: a comma may stand inside a negation. One always stays. Names
+    of findings are those of the modality's cards; sides are never touched.
+    """
+    chance = _rules()["probabilities"]
+    text = row["text"] or row["label"]
+    parts = [part.strip(" .;") for part in re.split(r"(?<=[.;])\s+|\n+", text)]
+    parts = [part for part in parts if part]
+    kept = [part for part in parts if random_.random() >= chance["sentence_dropped"]]
+    kept = kept or parts[:1]
+    random_.shuffle(kept)
+    return [_reworded(part, row["modal"], random_) for part in kept]
+
+
+def _reworded(text: str, modal: str, random_: random.Random) -> str:
+    for card in finding_cards().get(modal, {}).values():
+        if card.name.lower() not in text.lower() or not card.synonyms:
+            continue
+        if random_.random() < _rules()["probabilities"]["synonym"]:
+            name = re.compile(rf"\b{re.escape(card.name)}\b", re.IGNORECASE)
+            return name.sub(random_.choice(card.synonyms), text)
+    return text
 
 
 def _heart_clauses(conditions: Mapping[str, float | str], random_: random.Random) -> list[str]:
@@ -99,12 +130,19 @@ def _opacity_clauses(
 
 
 def caption(row: Mapping[str, str], random_: random.Random) -> str:
-    """One caption of a table row, drawn at random: modality and clauses in varying order."""
+    """One caption of a table row, drawn at random: modality and clauses in varying order.
+
+    Labels that `captions.yaml` knows are worded from there; a row without a label, or of a
+    modality that it does not list, speaks by its own text.
+    """
     chance = _rules()["probabilities"]
     modal = row["modal"]
     card = modality_cards()[modal]
     conditions = structured_conditions(row)
-    clauses = [_name(finding, modal, random_) for finding in findings(row)]
+    if row["label"] and modal in _rules()["labels"]:
+        clauses = [_name(finding, modal, random_) for finding in findings(row)]
+    else:
+        clauses = sentences(row, random_)
     if modal == "Chest X-ray":
         if clauses == ["normal chest"] and random_.random() < chance["no_finding_words"]:
             clauses = [random_.choice(["clear lungs", "no lung disease", "no pneumonia"])]

@@ -4,10 +4,8 @@ import os
 
 import numpy as np
 import pytest
-import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from pipelines import stable_diffusion
 
 from medgen.errors import BadInput
 from medgen.generator.backends import available_cores, load_generator
@@ -28,46 +26,9 @@ report:
 """
 
 
-def _clip_tokenizer(folder):
-    words = ["<|startoftext|>", "<|endoftext|>"]
-    letters = "abcdefghijklmnopqrstuvwxyz,"
-    vocabulary = words + list(letters) + [letter + "</w>" for letter in letters]
-    return CLIPTokenizer(
-        vocab={token: index for index, token in enumerate(vocabulary)}, merges=[],
-        model_max_length=77,
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def pipeline_folder(tmp_path_factory):
-    """A random Stable Diffusion of 32x32 pictures in diffusers' layout."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("pipeline")
-    tokenizer = _clip_tokenizer(folder)
-    text = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-        )
-    )
-    unet = UNet2DConditionModel(
-        sample_size=16, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=16,
-        attention_head_dim=2,
-    )  # fmt: skip
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8), norm_num_groups=4, latent_channels=4,
-        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-    )  # fmt: skip
-    StableDiffusionPipeline(
-        vae=vae, text_encoder=text, tokenizer=tokenizer, unet=unet, scheduler=DDIMScheduler(),
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    ).save_pretrained(folder)  # fmt: skip
-    return folder
+    return stable_diffusion(tmp_path_factory.mktemp("pipeline"))
 
 
 @pytest.fixture

@@ -72,3 +72,25 @@ def test_structured_conditions_hold_what_is_known():
         "sex": "female",
         "age_group": "adult",
     }
+
+
+REPORT = "Nodule of the left lung, no effusion. Dense hila; old rib fracture."
+
+
+def test_a_row_without_a_label_speaks_by_whole_sentences_of_its_own_text():
+    row = _row(label="", text=REPORT, cardiothoracic_ratio="", source="elsewhere")
+    texts = _captions(row)
+    assert any("no effusion" in text for text in texts)
+    assert all("left lung, no effusion" in text for text in texts if "no effusion" in text)
+    assert len({text.find("Dense hila") for text in texts}) > 2, "their order changes"
+    assert any("Dense hila" not in text for text in texts), "details are left out"
+    assert not any(text.endswith(("chest X-ray, ", ", ")) for text in texts)
+    assert captions.structured_conditions(row) == {}
+
+
+def test_findings_in_a_text_are_sometimes_called_by_a_synonym_of_their_card():
+    row = _row(label="", text="Cardiomegaly of the heart.", cardiothoracic_ratio="")
+    texts = _captions(row)
+    assert any("Cardiomegaly" in text for text in texts)
+    known = captions.finding_cards()["Chest X-ray"]["cardiomegaly"].synonyms
+    assert any(name in text for text in texts for name in known)

@@ -6,6 +6,7 @@ from string import ascii_lowercase
 import numpy as np
 import pytest
 import torch
+from pipelines import clip_tokenizer
 from runs import Told, same, state
 from transformers import (
     BertConfig,
@@ -15,7 +16,6 @@ from transformers import (
     CLIPModel,
     CLIPTextConfig,
     CLIPTextModel,
-    CLIPTokenizer,
 )
 
 from medgen.errors import BadInput
@@ -29,16 +29,6 @@ SMALL = {
 }  # fmt: skip
 
 
-def _clip_tokenizer():
-    words = ["<|startoftext|>", "<|endoftext|>"]
-    letters = [*ascii_lowercase, ","]
-    vocabulary = words + letters + [letter + "</w>" for letter in letters]
-    return CLIPTokenizer(
-        vocab={token: index for index, token in enumerate(vocabulary)}, merges=[],
-        model_max_length=32,
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def encoders(tmp_path_factory):
     """Folders of a BERT, of a CLIP text encoder and of a whole CLIP."""
@@ -50,7 +40,7 @@ def encoders(tmp_path_factory):
     bert = BertConfig(vocab_size=len(pieces), max_position_embeddings=32, **SMALL)
     BertModel(bert).save_pretrained(folder / "bert")
     BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder / "bert")
-    tokenizer = _clip_tokenizer()
+    tokenizer = clip_tokenizer(32)
     text = CLIPTextConfig(
         vocab_size=len(tokenizer), max_position_embeddings=32, bos_token_id=0, eos_token_id=1,
         pad_token_id=1, **SMALL,

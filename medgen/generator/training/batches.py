@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,11 +14,14 @@ from medgen.generator.conditioning import ConditionEncoder
 from medgen.generator.pretrained_text import PretrainedTokenizer
 from medgen.generator.text import TextTokenizer
 from medgen.generator.training.config import DropoutConfig, TrainingConfig
-from medgen.generator.training.latents import Latents
+from medgen.generator.training.latents import FreshLatents, KeptLatents
 from medgen.generator.training.objective import STEPS, Objective
-from medgen.generator.training.rows import Row, draw_conditions, sampling_weights
+from medgen.generator.training.row_index import Row
+from medgen.generator.training.rows import Draws, draw_conditions
 
 HELD_OUT_BATCH = 64
+
+Latents = KeptLatents | FreshLatents
 
 
 class Batch(NamedTuple):
@@ -55,9 +57,10 @@ class Batches:
     def __init__(
         self,
         config: TrainingConfig,
-        rows: list[Row],
-        held_out: list[Row],
+        rows: Sequence[Row],
+        held_out: Sequence[Row],
         latents: Latents,
+        held_out_latents: Latents | None,
         tokenizer: TextTokenizer | PretrainedTokenizer,
         conditions: ConditionEncoder,
     ) -> None:
@@ -65,30 +68,31 @@ class Batches:
         self.rows = rows
         self.held_out_rows = held_out
         self.latents = latents
+        self.held_out_latents = held_out_latents
         self.tokenizer = tokenizer
         self.conditions = conditions
         self.objective = Objective(config.objective)
-        self.probabilities = sampling_weights(rows)
+        self.draws = Draws(rows, config.seed, config.batch)
 
     def training(self, step: int) -> Batch:
         """The batch of a step."""
-        key = [self.config.seed, step]
-        generator = np.random.default_rng(key)
-        picks = generator.choice(len(self.rows), self.config.batch, p=self.probabilities)
-        copies = self.latents.training
-        versions = generator.integers(0, len(copies), len(picks))
-        latents = copies[versions, picks].astype(np.float32)
-        return self._batch(latents, [self.rows[i] for i in picks], self.config.dropout, key)
+        picks, generator = self.draws.of(step)
+        latents = self.latents.read(picks.tolist(), generator)
+        rows = [self.rows[i] for i in picks.tolist()]
+        return self._batch(latents, rows, self.config.dropout, [self.config.seed, step])
 
     def held_out(self) -> Iterator[Batch]:
         """The validation fold, always under the same noise and captions."""
+        if self.held_out_latents is None:
+            return
         for start in range(0, len(self.held_out_rows), HELD_OUT_BATCH):
-            chosen = self.held_out_rows[start : start + HELD_OUT_BATCH]
-            latents = self.latents.held_out[start : start + HELD_OUT_BATCH].astype(np.float32)
+            end = min(len(self.held_out_rows), start + HELD_OUT_BATCH)
+            latents = self.held_out_latents.read(range(start, end), None)
+            chosen = [self.held_out_rows[i] for i in range(start, end)]
             yield self._batch(latents, chosen, None, [1, start])
 
     def _batch(
-        self, latents: np.ndarray, rows: list[Row], dropout: DropoutConfig | None, key: list[int]
+        self, latents: Tensor, rows: list[Row], dropout: DropoutConfig | None, key: list[int]
     ) -> Batch:
         random_ = random.Random(str(key))
         drawn = [draw_conditions(row, dropout, random_) for row in rows]
@@ -96,7 +100,7 @@ class Batches:
         ids, mask = self.tokenizer(self.conditions.words([text for text, _, _ in drawn], modals))
         generator = torch.Generator().manual_seed(random_.getrandbits(60))
         mean, std = self.latents.mean, self.latents.std
-        clean = (torch.from_numpy(latents) - mean) / std
+        clean = (latents - mean) / std
         noise = torch.randn(clean.shape, generator=generator)
         clean = clean + self.config.latent_noise * noise / std
         noise = torch.randn(clean.shape, generator=generator)

@@ -7,19 +7,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from medgen.data.splits import is_validation
 from medgen.errors import BadInput
 from medgen.generator.autoencoder import CompactAutoencoder
 from medgen.generator.compact import CompactGenerator
-from medgen.generator.training.batches import Batch, Batches, batch_loss
+from medgen.generator.training.batches import Batch, Batches, Latents, batch_loss
 from medgen.generator.training.config import TrainingConfig
-from medgen.generator.training.latents import Latents, cached_latents
+from medgen.generator.training.latents import FreshLatents, hash_weights, keep_latents
 from medgen.generator.training.objective import Objective
-from medgen.generator.training.rows import read_rows
+from medgen.generator.training.pictures import PackedPictures, PictureFiles, Pictures
+from medgen.generator.training.row_index import RowIndex, index_rows
+from medgen.generator.training.rows import may_be_mirrored
 from medgen.generator.training.samples import draw_grid
 from medgen.generator.training.trainee import Trainee, read_start, save_generator, start_from
 from medgen.generator.training.vocabulary import text_parts
@@ -34,10 +36,10 @@ class CompactTraining:
         self, config: TrainingConfig, accelerator: Accelerator, say: Callable[[str], None]
     ) -> None:
         self.config = config
-        everything = read_rows(config.table, config.joined)
-        rows = [row for row in everything if not is_validation(row["group"])]
-        held_out = [row for row in everything if is_validation(row["group"])]
-        if not rows:
+        cache = config.cache or config.out
+        with accelerator.main_process_first():
+            rows, held_out = index_rows(config.table, config.joined, cache).folds()
+        if not len(rows):
             raise BadInput(f"{config.table}: every training row is in the validation fold")
         start = read_start(config.init_from) if config.init_from else None
         present = {row["modal"] for row in rows}
@@ -48,15 +50,10 @@ class CompactTraining:
         self.autoencoder = CompactAutoencoder.from_pretrained(
             config.autoencoder, use_safetensors=True
         ).eval()
+        self.autoencoder.to(accelerator.device)
         with accelerator.main_process_first():
-            latents = cached_latents(
-                config.cache or config.out,
-                config.autoencoder,
-                config.images,
-                [int(row["index"]) for row in rows],
-                [int(row["index"]) for row in held_out],
-                config.augmented_copies,
-            )
+            latents = self._latents(rows, config.augmented_copies)
+            held_out_latents = self._latents(held_out, None) if len(held_out) else None
             torch.manual_seed(config.seed)
             self.tokenizer, text_encoder = text_parts(path, config, rows)
         if start and start.description:
@@ -65,9 +62,9 @@ class CompactTraining:
                 torch.tensor(start.description[name]).view(-1, 1, 1)
                 for name in ("latents_mean", "latents_std")
             )
-            latents = latents._replace(mean=mean, std=std)
-        self.description = _description(latents)
-        self.model = Trainee(config, modalities, text_encoder, latents.training.shape[-1])
+            latents.mean, latents.std = mean, std
+        self.description = _description(self.size, latents)
+        self.model = Trainee(config, modalities, text_encoder, self.size // 16)
         _tell(self.model, say)
         if start:
             new = start_from(self.model, start)
@@ -75,7 +72,39 @@ class CompactTraining:
             say(f"starts from {start.source}{added}")
         self.average = copy.deepcopy(self.model).eval()
         self.batches = Batches(
-            config, rows, held_out, latents, self.tokenizer, self.model.conditions
+            config,
+            rows,
+            held_out,
+            latents,
+            held_out_latents,
+            self.tokenizer,
+            self.model.conditions,
+        )
+
+    def _pictures(self, rows: RowIndex) -> Pictures:
+        config = self.config
+        if config.images is not None:
+            return PackedPictures(config.images, rows)
+        return PictureFiles(rows, config.size, config.fit, config.workers)
+
+    def _latents(self, rows: RowIndex, copies: int | None) -> Latents:
+        """Latents of rows, never augmented where copies is null."""
+        config, pictures = self.config, self._pictures(rows)
+        self.size = pictures.size
+        if self.size % 16:
+            raise BadInput(f"pictures of {self.size} pixels do not fit: a multiple of 16 is needed")
+        flips = (config.flips and may_be_mirrored(row) for row in rows)
+        may = np.fromiter(flips, bool, len(rows))
+        if config.latents == "fresh":
+            return FreshLatents(self.autoencoder, pictures, len(rows), may)
+        return keep_latents(
+            config.cache or config.out,
+            self.autoencoder,
+            pictures,
+            len(rows),
+            copies or 0,
+            may,
+            hash_weights(config.autoencoder),
         )
 
     def batch(self, step: int) -> Batch:
@@ -134,9 +163,9 @@ def _tell(model: Trainee, say: Callable[[str], None]) -> None:
         say(f"{name}: {count / 1e6:.2f} M parameters, {flops:.3f} GFLOPs a picture and step")
 
 
-def _description(latents: Latents) -> dict[str, Any]:
+def _description(size: int, latents: Latents) -> dict[str, Any]:
     return {
-        "size": 16 * latents.training.shape[-1],
+        "size": size,
         "latents_mean": latents.mean.flatten().tolist(),
         "latents_std": latents.std.flatten().tolist(),
         "color_modalities": sorted(c.name for c in modality_cards().values() if c.color),

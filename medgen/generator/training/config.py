@@ -194,21 +194,30 @@ class TrainingConfig(RunConfig):
     """One training run of the compact generator.
 
     Args:
-        images: (n, H, H, 3) uint8 array (.npy) in the order of the table.
+        images: (n, H, H, 3) uint8 array (.npy) in the order of the table; when null, the files
+            that the table names are read (PNG, JPEG, DICOM), by so many `workers`, and padded or
+            cropped (`fit`) to squares of `size` pixels.
+        latents: "kept" encodes each picture once, into `cache`; "fresh" each time it is drawn.
         autoencoder: Folder of a `CompactAutoencoder`.
         tokenizer: tokenizer.json to use, trained there when missing; one in `out` when null.
         init_from: A checkpoint or a generator's folder whose weights the run starts from.
         latent_noise: Deviation of the noise on latents that the decoder was trained to bear.
         augmented_copies: Shifted and zoomed copies of each picture in the cache.
+        flips: Mirror half of the augmented pictures whose modality card and text have no side.
     """
 
     kind: Literal["compact"] = "compact"
-    images: Path
+    images: Path | None = None
+    size: PositiveInt = Field(default=256, multiple_of=16)
+    fit: Literal["pad", "crop"] = "pad"
+    workers: PositiveInt = 2
+    latents: Literal["kept", "fresh"] = "kept"
     autoencoder: Path
     tokenizer: Path | None = None
     init_from: Path | None = None
     latent_noise: float = Field(default=0.05, ge=0)
     augmented_copies: int = Field(default=1, ge=0)
+    flips: bool = False
     objective: ObjectiveConfig = ObjectiveConfig()
     dropout: DropoutConfig
     text_encoder: TextEncoderConfig = TextEncoderConfig()
@@ -218,9 +227,9 @@ class TrainingConfig(RunConfig):
     def needed_files(self) -> dict[str, Path]:
         """Inputs that must be there, by key."""
         needed = {"images": self.images, "autoencoder": self.autoencoder}
-        if self.init_from is not None:
-            needed["init_from"] = self.init_from
-        return {**super().needed_files(), **needed}
+        needed["init_from"] = self.init_from
+        given = {key: path for key, path in needed.items() if path is not None}
+        return {**super().needed_files(), **given}
 
 
 class FinetuningConfig(RunConfig):

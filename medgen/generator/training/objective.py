@@ -16,11 +16,16 @@ STEPS = 1000
 
 
 class Objective:
-    """Noisy latents, targets and weights of an `ObjectiveConfig`."""
+    """Noisy latents, targets and weights of an `ObjectiveConfig`.
 
-    def __init__(self, config: ObjectiveConfig) -> None:
+    Args:
+        config: Prediction, schedule and weighting.
+        scheduler: Noise levels other than those of the configuration's schedule.
+    """
+
+    def __init__(self, config: ObjectiveConfig, scheduler: DDPMScheduler | None = None) -> None:
         self.config = config
-        self.scheduler = DDPMScheduler(
+        self.scheduler = scheduler or DDPMScheduler(
             num_train_timesteps=STEPS,
             beta_schedule=config.schedule,
             prediction_type=config.prediction,

@@ -6,78 +6,58 @@ tensors.
 
 from __future__ import annotations
 
-import csv
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
-from medgen.errors import BadInput
 from medgen.generator import captions
 from medgen.generator.training.config import DropoutConfig
+from medgen.generator.training.row_index import Row
 from medgen.knowledge.cards import modality_cards
 
-Row = dict[str, str]
-
-NEEDED = ("path", "modal", "label", "split", "group", "source")
+SIDED_WORDS = {"left", "right", "left-sided", "right-sided", "od", "os", "bilateral"}
 
 
-def read_rows(table: Path, joined: Sequence[Path]) -> list[Row]:
-    """Rows of `split=train` with their image's `index`, other tables joined by `path`.
-
-    Raises:
-        BadInput: A column that is missing, no training row, or a modality without a card.
-    """
-    extra: dict[str, Row] = defaultdict(dict)
-    for path in joined:
-        for row in _read(path, ("path",)):
-            extra[row["path"]].update({k: v for k, v in row.items() if v})
-    rows = [
-        {**row, **extra[row["path"]], "index": str(index)}
-        for index, row in enumerate(_read(table, NEEDED))
-    ]
-    rows = [row for row in rows if row["split"] == "train"]
-    if not rows:
-        raise BadInput(f"{table} has no row with split=train")
-    unknown = {row["modal"] for row in rows} - modality_cards().keys()
-    if unknown:
-        raise BadInput(
-            f"{table}: no modality card for {sorted(unknown)[0]}: add one to the folder of "
-            "MEDGEN_MODALITY_CARDS"
-        )
-    return rows
-
-
-def _read(path: Path, needed: Sequence[str]) -> list[Row]:
-    with path.open(newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        missing = [name for name in needed if name not in (reader.fieldnames or ())]
-        if missing:
-            raise BadInput(f"{path} has no column {missing[0]!r}")
-        return list(reader)
-
-
-def sampling_weights(rows: list[Row]) -> np.ndarray:
+def sampling_weights(rows: Sequence[Row]) -> np.ndarray:
     """Square-root oversampling of modalities, and of classes inside each: weights that sum to 1."""
-
-    def stratum(row: Row) -> tuple[str, str]:
-        ratio = float(row.get("cardiothoracic_ratio") or 0)
-        return row["modal"], f"{row['source']} {row['label']} {ratio > 0.505}"
-
-    modals = Counter(row["modal"] for row in rows)
-    strata = Counter(stratum(row) for row in rows)
-    roots: dict[str, float] = defaultdict(float)
-    for (modal, _), count in strata.items():
-        roots[modal] += count**0.5
-    weights = np.array(
-        [
-            modals[row["modal"]] ** 0.5 * (strata[stratum(row)] ** -0.5 / roots[row["modal"]])
-            for row in rows
-        ]
+    numbers: dict[tuple[str, str], int] = {}
+    of_row = np.fromiter(
+        (numbers.setdefault(_stratum(row), len(numbers)) for row in rows), np.int32, len(rows)
     )
+    counts = np.bincount(of_row)
+    modals: dict[str, int] = defaultdict(int)
+    roots: dict[str, float] = defaultdict(float)
+    for (modal, _), count in zip(numbers, counts.tolist(), strict=True):
+        modals[modal] += count
+        roots[modal] += count**0.5
+    each = [
+        modals[modal] ** 0.5 * (count**-0.5 / roots[modal])
+        for (modal, _), count in zip(numbers, counts.tolist(), strict=True)
+    ]
+    weights = np.array(each)[of_row]
     return weights / weights.sum()
+
+
+def _stratum(row: Row) -> tuple[str, str]:
+    ratio = float(row.get("cardiothoracic_ratio") or 0)
+    return row["modal"], f"{row['source']} {row['label']} {ratio > 0.505}"
+
+
+class Draws:
+    """Which rows a step sees: as many as the batch, with replacement, by their weights."""
+
+    def __init__(self, rows: Sequence[Row], seed: int, batch: int) -> None:
+        shares = sampling_weights(rows).cumsum()
+        self.shares = shares / shares[-1]
+        self.seed, self.batch = seed, batch
+
+    def of(self, step: int) -> tuple[np.ndarray, np.random.Generator]:
+        """Row numbers (batch,) of a step, and the generator for what else is drawn in it."""
+        generator = np.random.default_rng([self.seed, step])
+        picks = self.shares.searchsorted(generator.random(self.batch), side="right")
+        return picks, generator
 
 
 def draw_conditions(
@@ -94,3 +74,10 @@ def draw_conditions(
         conditions = {}
     kept = {k: v for k, v in conditions.items() if random_.random() >= dropout.structured_each}
     return text, modal, kept
+
+
+def may_be_mirrored(row: Row) -> bool:
+    """Whether a mirrored picture is still true: no side in the modality's card or in the text."""
+    words = f"{row['text']} {row['label']}".lower().split()
+    sided = any(word.strip(".,;:()") in SIDED_WORDS for word in words)
+    return not (sided or modality_cards()[row["modal"]].sided)

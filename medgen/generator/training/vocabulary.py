@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from medgen.data.images import write_atomic
@@ -15,11 +16,14 @@ from medgen.generator.pretrained_text import (
 )
 from medgen.generator.text import CompactTextEncoder, TextTokenizer, train_tokenizer
 from medgen.generator.training.config import TrainingConfig
-from medgen.generator.training.rows import Row
+from medgen.generator.training.row_index import Row
 from medgen.knowledge.cards import finding_cards, modality_cards
 
+# A vocabulary of two thousand pieces is settled long before so many captions.
+LEARNT_FROM = 200_000
 
-def training_tokenizer(path: Path, config: TrainingConfig, rows: list[Row]) -> TextTokenizer:
+
+def training_tokenizer(path: Path, config: TrainingConfig, rows: Sequence[Row]) -> TextTokenizer:
     """Load the tokenizer of `path`; train it and write it there when it is missing.
 
     Raises:
@@ -27,7 +31,8 @@ def training_tokenizer(path: Path, config: TrainingConfig, rows: list[Row]) -> T
     """
     if not path.exists():
         random_ = random.Random(config.seed)
-        texts = [captions.caption(row, random_) for row in rows for _ in range(2)]
+        spread = range(0, len(rows), 1 + len(rows) // LEARNT_FROM)
+        texts = [captions.caption(rows[i], random_) for i in spread for _ in range(2)]
         for cards in finding_cards().values():
             for card in cards.values():
                 names = [card.name, *card.synonyms, *card.abbreviations]
@@ -44,7 +49,7 @@ def training_tokenizer(path: Path, config: TrainingConfig, rows: list[Row]) -> T
 
 
 def text_parts(
-    path: Path, config: TrainingConfig, rows: list[Row]
+    path: Path, config: TrainingConfig, rows: Sequence[Row]
 ) -> tuple[TextTokenizer | PretrainedTokenizer, CompactTextEncoder | PretrainedTextEncoder]:
     """The tokenizer and text encoder of a run.
 
