@@ -234,7 +234,8 @@ def _findings(findings: Sequence[Finding]) -> list[str]:
     lines = []
     for finding in findings:
         measured = "; ".join(
-            f"{one.name.replace('_', ' ')} {one.value:.3g}{one.unit and ' ' + one.unit}"
+            f"{one.name.replace('_', ' ')} {one.value:.3g}"
+            f"{'' if one.name.endswith(one.unit) else ' ' + one.unit}"
             f"{', expected ' + expected_range(one) if expected_range(one) else ''}"
             f"{' (' + one.accuracy + ')' if one.accuracy else ''}"
             for one in finding.measurements
