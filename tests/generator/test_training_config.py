@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from medgen.errors import BadInput
-from medgen.generator.training.config import load_config, parse_changes
+from medgen.generator.training.config import FinetuningConfig, load_config, parse_changes
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 GOOD = CONFIGS / "diffusion.yaml"
@@ -76,6 +76,17 @@ def test_changes_from_the_command_line():
     assert load_config(GOOD, changes).unet.heads == 2
     with pytest.raises(BadInput, match="is not KEY=VALUE"):
         parse_changes(["steps"])
+
+
+def test_kind_says_what_is_trained():
+    finetuning = load_config(CONFIGS / "finetune.yaml")
+    assert isinstance(finetuning, FinetuningConfig) and finetuning.method == "lora"
+    with pytest.raises(BadInput, match="unet: unknown key"):
+        load_config(CONFIGS / "finetune.yaml", {"unet": {"heads": 2}})
+    with pytest.raises(BadInput, match=r"method: .*'qlora'.*given: 'dora'"):
+        load_config(CONFIGS / "finetune.yaml", {"method": "dora"})
+    with pytest.raises(BadInput, match=r"kind: .*given: 'pixel'"):
+        load_config(GOOD, {"kind": "pixel"})
 
 
 def test_every_configuration_of_the_ablation_loads_with_the_same_budget():

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from diffusers import DDPMScheduler
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from medgen.data.images import write_atomic
@@ -269,10 +270,17 @@ class Finetuning:
 
 def _objective(pipeline: Any, config: FinetuningConfig) -> Objective:
     scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
-    weighting = ObjectiveConfig(
-        prediction=scheduler.config.prediction_type,
-        schedule=scheduler.config.beta_schedule,
-        weighting=config.weighting,
-        snr_limit=config.snr_limit,
-    )
+    own = scheduler.config
+    try:
+        weighting = ObjectiveConfig(
+            prediction=own.prediction_type,
+            schedule=own.beta_schedule,
+            weighting=config.weighting,
+            snr_limit=config.snr_limit,
+        )
+    except ValidationError as error:
+        raise BadInput(
+            f"base: {config.base} predicts {own.prediction_type}, {own.beta_schedule} schedule: "
+            "only noise-predicting and v-predicting diffusion can be trained on"
+        ) from error
     return Objective(weighting, scheduler)
