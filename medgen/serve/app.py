@@ -28,7 +28,7 @@ from medgen.serve.door import Doorway, not_too_often, shows_the_token
 from medgen.serve.jobs import Jobs
 from medgen.serve.limits import BODY_BYTES, Limits, Rate
 from medgen.serve.metrics import Metrics
-from medgen.serve.schemas import Answers, Health, Problem
+from medgen.serve.schemas import REFUSALS, Health, in_json
 from medgen.serve.views import NotThere
 from medgen.settings import settings
 
@@ -42,13 +42,6 @@ DOCS_POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'"
 )
-REFUSALS: Answers = {
-    400: {"model": Problem, "description": "The body is no JSON, or the host is not this one."},
-    401: {"model": Problem, "description": "The token is missing or wrong."},
-    413: {"model": Problem, "description": "The body is too large."},
-    422: {"model": Problem, "description": "The request cannot be used: what, and what to do."},
-    429: {"model": Problem, "description": "Too many at once, or too often."},
-}
 open_routes = APIRouter()
 
 
@@ -153,7 +146,7 @@ def docs() -> HTMLResponse:
 figures = APIRouter(tags=["server"])
 
 
-@figures.get("/metrics", response_class=PlainTextResponse)
+@figures.get("/metrics", response_class=PlainTextResponse, responses=in_json(REFUSALS))
 def metrics(request: Request) -> PlainTextResponse:
     """Requests, runs, the queue and memory, in Prometheus' text format."""
     return PlainTextResponse(request.app.state.metrics.text(), media_type=CONTENT_TYPE_LATEST)

@@ -14,8 +14,8 @@ from medgen.feedback.records import Rating
 from medgen.graphs.results import load
 from medgen.graphs.run_folder import CANDIDATES
 from medgen.graphs.runs import load_run
-from medgen.serve.run_routes import NO_RUN, runs_of
-from medgen.serve.schemas import RatingAnswer, RatingRequest
+from medgen.serve.run_routes import runs_of
+from medgen.serve.schemas import NO_RUN, RatingAnswer, RatingRequest
 from medgen.serve.views import Runs, image_file
 
 router = APIRouter(prefix="/ratings", tags=["ratings"])

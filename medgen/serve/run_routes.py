@@ -18,12 +18,15 @@ from medgen.serve.jobs import Jobs, QueueFull
 from medgen.serve.schemas import (
     EXAMPLE_ID,
     IMAGE_NAME,
+    NO_RUN,
+    REFUSALS,
     RUN_ID,
     Answers,
     Problem,
     RunList,
     RunRequest,
     RunView,
+    in_json,
 )
 from medgen.serve.stream import follow, stream_slot
 from medgen.serve.views import NotThere, Runs, image_file
@@ -31,8 +34,6 @@ from medgen.serve.views import NotThere, Runs, image_file
 PAGE_POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox; frame-ancestors 'none'"
 )
-NO_RUN: Answers = {404: {"model": Problem, "description": "There is no such run or image."}}
-BUSY: Answers = {429: {"model": Problem, "description": "Too many at once, or too often."}}
 PNG: Answers = {200: {"content": {"image/png": {}}, "description": "The image."}}
 TRACE: Answers = {200: {"content": {"application/json": {}, "text/html": {}}, "model": Trace}}
 
@@ -61,7 +62,7 @@ def known(run_id: RunId, runs: Shown) -> str:
     return run_id
 
 
-@router.post("", status_code=202, responses=BUSY)
+@router.post("", status_code=202)
 def ask(
     body: RunRequest, request: Request, response: Response, jobs: Queue, runs: Shown
 ) -> RunView:
@@ -161,7 +162,7 @@ def image(
     "/{run_id}/events",
     response_class=EventSourceResponse,
     dependencies=[Depends(stream_slot)],
-    responses={**NO_RUN, **BUSY},
+    responses=in_json({**REFUSALS, **NO_RUN}),
 )
 async def events(
     run_id: Annotated[str, Depends(known)],

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from medgen.agents.parser import LONGEST_REPORT
 from medgen.feedback.records import Rating, Scale
+from medgen.graphs.plan import request_of
 from medgen.records import Reading, Record, Request, Run, RunSummary, Verdict
 from medgen.settings import settings
 
@@ -49,10 +50,14 @@ class RunRequest(Record):
     negative: Text | None = None
 
     def request(self) -> Request:
-        """The request, the settings' budget filled in."""
+        """The request, the settings' budget filled in.
+
+        Raises:
+            BadInput: A figure that no run may have.
+        """
         given = self.model_dump(exclude_none=True)
         budget = settings().model_dump(include={"rounds", "candidates", "seconds"})
-        return Request.model_validate({**budget, **given})
+        return request_of(**{**budget, **given, "modality": self.modality})
 
 
 class RatingRequest(Record):
@@ -140,3 +145,23 @@ class Health(Record):
 
     status: Literal["ok", "loading"]
     waiting: int
+
+
+REFUSALS: Answers = {
+    400: {"model": Problem, "description": "The body is no JSON, or the host is not this one."},
+    401: {"model": Problem, "description": "The token is missing or wrong."},
+    413: {"model": Problem, "description": "The body is too large."},
+    422: {"model": Problem, "description": "The request cannot be used: what, and what to do."},
+    429: {"model": Problem, "description": "Too many at once, or too often."},
+    503: {"model": Problem, "description": "The disk or the feedback log is out of reach."},
+}
+NO_RUN: Answers = {404: {"model": Problem, "description": "There is no such run or image."}}
+
+
+def in_json(answers: Answers) -> Answers:
+    """Refusals of a route whose answer is not JSON; FastAPI would say that they are not either."""
+    schema = {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}
+    return {
+        code: {"description": one["description"], "content": {"application/json": schema}}
+        for code, one in answers.items()
+    }
