@@ -10,9 +10,11 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from gradio.components import Component
 
 from medgen.errors import BadInput, Cancelled, MedgenError
 from medgen.records import TraceEvent
+from medgen.settings import settings
 from medgen.studio.drawing import Tell, steps_of
 from medgen.studio.outcome import run_html
 from medgen.studio.pages import page
@@ -33,6 +35,10 @@ LIMITS = {
     "steps": (2, 100),
     "guidance": (1, 15),
 }
+INVITATION = (
+    "Say what to draw, in a radiologist's words: findings, side, severity, then the modality."
+)
+CANCELLED = "Cancelled. What was done is kept: it is among the runs, as unfinished."
 Shown = tuple[str, str, str]
 
 
@@ -42,9 +48,6 @@ def generate_tab(modalities: list[str]) -> None:
     Args:
         modalities: Names to choose from.
     """
-    from medgen.settings import settings
-
-    usual = settings()
     with gr.Row(elem_classes="halves"):
         with gr.Column(scale=2, min_width=320):
             prompt = gr.Textbox(
@@ -61,44 +64,22 @@ def generate_tab(modalities: list[str]) -> None:
             with gr.Row():
                 draw = gr.Button("Draw", variant="primary", elem_id="draw")
                 cancel = gr.Button("Cancel", elem_id="cancel")
-            with gr.Accordion("Advanced settings", open=False):
-                seed = gr.Number(0, label="Seed", info="Same seed, same image.", precision=0)
-                images = gr.Slider(*LIMITS["images"], value=1, step=1, label="Images")
-                rounds = gr.Slider(*LIMITS["rounds"], value=usual.rounds, step=1, label="Rounds")
-                candidates = gr.Slider(
-                    *LIMITS["candidates"],
-                    value=usual.candidates,
-                    step=1,
-                    label="Candidates a round",
-                )
-                steps = gr.Slider(
-                    *LIMITS["steps"], value=usual.steps, step=1, label="Sampling steps"
-                )
-                guidance = gr.Slider(
-                    *LIMITS["guidance"],
-                    value=usual.guidance_scale,
-                    step=0.1,
-                    label="Guidance scale",
-                )
-                negative = gr.Textbox(
-                    label="What not to draw",
-                    info="In place of what medgen would say.",
-                    max_length=LONGEST_NEGATIVE,
-                )
+            advanced = _advanced_settings()
         with gr.Column(scale=5, min_width=480):
-            status = gr.HTML(
-                page("status.html.j2", kind="quiet", text=INVITATION), elem_id="status"
-            )
+            status = gr.HTML(_status("quiet", INVITATION), elem_id="status")
             progress = gr.HTML("", elem_id="progress")
             outcome = gr.HTML("", elem_id="outcome")
-    given = [prompt, modality, seed, images, rounds, candidates, steps, guidance, negative]
-    told: dict[str, Any] = {
-        "outputs": [status, progress, outcome],
-        "show_progress_on": status,
-        "show_progress": "minimal",
-    }
-    queue = {"concurrency_limit": 1, "concurrency_id": DRAWING_QUEUE}
-    drawing = gr.on([draw.click, prompt.submit], draw_run, given, api_name="draw", **told, **queue)
+    drawing = gr.on(
+        [draw.click, prompt.submit],
+        draw_run,
+        [prompt, modality, *advanced],
+        [status, progress, outcome],
+        api_name="draw",
+        show_progress="minimal",
+        show_progress_on=status,
+        concurrency_limit=1,
+        concurrency_id=DRAWING_QUEUE,
+    )
     cancel.click(
         say_cancelled,
         outputs=[status, progress],
@@ -108,9 +89,28 @@ def generate_tab(modalities: list[str]) -> None:
     )
 
 
-INVITATION = (
-    "Say what to draw, in a radiologist's words: findings, side, severity, then the modality."
-)
+def _advanced_settings() -> list[Component]:
+    """The controls that are folded away, in the order in which `draw_run` takes their values."""
+    usual = settings()
+
+    def slider(name: str, label: str, value: float, step: float = 1) -> gr.Slider:
+        low, high = LIMITS[name]
+        return gr.Slider(low, high, value=min(value, high), step=step, label=label)
+
+    with gr.Accordion("Advanced settings", open=False):
+        return [
+            gr.Number(0, label="Seed", info="Same seed, same image.", precision=0),
+            slider("images", "Images", 1),
+            slider("rounds", "Rounds", usual.rounds),
+            slider("candidates", "Candidates a round", usual.candidates),
+            slider("steps", "Sampling steps", usual.steps),
+            slider("guidance", "Guidance scale", usual.guidance_scale, step=0.1),
+            gr.Textbox(
+                label="What not to draw",
+                info="In place of what medgen would say.",
+                max_length=LONGEST_NEGATIVE,
+            ),
+        ]
 
 
 async def draw_run(
@@ -167,9 +167,6 @@ async def watch(work: Callable[[Tell], RunResult]) -> AsyncIterator[Shown]:
     except MedgenError as error:
         said = str(error)[:1].upper() + str(error)[1:]
         yield _status("error", said), _steps(story) if story.events else "", ""
-
-
-CANCELLED = "Cancelled. What was done is kept: it is among the runs, as unfinished."
 
 
 def say_cancelled() -> tuple[str, Any]:

@@ -22,15 +22,13 @@ from medgen.graphs.verify import image_files
 from medgen.studio.rating import Item, Subject
 
 PAIRS_A_PROMPT = 3
+MISSING_ALLOWED = 200  # files that may be gone before the queue looks shorter than it is
 
 
 def to_rate(log: FeedbackLog, rater: str, modality: str | None, count: int) -> list[Item]:
     """Images that the rater has not rated yet, in the order that the log gives to all raters."""
     found = log.queue(rater, modality=modality, limit=count + MISSING_ALLOWED)
     return [_item([one]) for one in found if Path(one.image_path).is_file()][:count]
-
-
-MISSING_ALLOWED = 200
 
 
 def to_compare(log: FeedbackLog, rater: str, modality: str | None, count: int) -> list[Item]:

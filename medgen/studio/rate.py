@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
 from medgen.errors import BadInput, MedgenError
 from medgen.feedback.log import FeedbackLog
@@ -45,7 +46,32 @@ def rate_tab(pictures: Pictures, real: Path | None, modalities: list[str]) -> No
         real: A folder of real images for the blinded test; without it that test is not offered.
         modalities: Names to choose from.
     """
-    tasks = [task for task in TASKS if real is not None or TASKS[task] != "real"]
+    setup, asked, start = _setup(real is not None, modalities)
+    stage = gr.HTML(
+        page("stage_empty.html.j2", message=None),
+        elem_id="stage",
+        js_on_load=asset("rate.js"),
+    )
+    with gr.Accordion("Agreement between raters, and export", open=False, elem_id="agreement"):
+        gr.HTML(page("export.html.j2"))
+        count_up = gr.Button("Count now", elem_id="count")
+        agreement = gr.HTML("", elem_id="agreement-table")
+    desk = gr.State(None)
+    queue: dict[str, Any] = {
+        "concurrency_limit": 1,
+        "concurrency_id": "rating",
+        "show_progress": "hidden",
+        "api_visibility": "private",
+    }
+    begin = _beginner(pictures, real)
+    start.click(begin, asked, [desk, stage, setup], **queue)
+    stage.submit(answer, [desk], [desk, stage], **queue)
+    count_up.click(agreement_html, outputs=agreement, **queue)
+
+
+def _setup(blinded: bool, modalities: list[str]) -> tuple[gr.Accordion, list[Component], gr.Button]:
+    """Who rates what: the fold, its controls in the order that `begin` takes, and the button."""
+    tasks = [task for task in TASKS if blinded or TASKS[task] != "real"]
     with gr.Accordion("Who rates what", open=True, elem_id="rate-setup") as setup, gr.Row():
         rater = gr.Textbox(label="Your name", max_length=80, elem_id="rater", min_width=160)
         level = gr.Dropdown(
@@ -71,37 +97,18 @@ def rate_tab(pictures: Pictures, real: Path | None, modalities: list[str]) -> No
             scale=1,
         )
         start = gr.Button("Start", variant="primary", elem_id="rate-start", min_width=100)
-    stage = gr.HTML(
-        page("stage_empty.html.j2", message=None),
-        elem_id="stage",
-        js_on_load=asset("rate.js"),
-    )
-    with gr.Accordion("Agreement between raters, and export", open=False, elem_id="agreement"):
-        gr.HTML(page("export.html.j2"))
-        count_up = gr.Button("Count now", elem_id="count")
-        agreement = gr.HTML("", elem_id="agreement-table")
-    desk = gr.State(None)
-    queue: dict[str, Any] = {
-        "concurrency_limit": 1,
-        "concurrency_id": "rating",
-        "show_progress": "hidden",
-        "api_visibility": "private",
-    }
-    begin = _beginner(pictures, real)
-    start.click(begin, [rater, level, task, modality, count], [desk, stage, setup], **queue)
-    stage.submit(answer, [desk], [desk, stage], **queue)
-    count_up.click(agreement_html, outputs=agreement, **queue)
+    return setup, [rater, level, task, modality, count], start
 
 
 def _beginner(pictures: Pictures, real: Path | None) -> Callable[..., tuple[Desk | None, str, Any]]:
     def begin(
-        rater: str, level: str, task: str, modality: str, count: float
+        rater: str, level: str, task: str, modality: str, count: float | None
     ) -> tuple[Desk | None, str, Any]:
         """Gather what the rater is to answer and show the first item."""
         try:
             log = FeedbackLog()
             named = None if modality == EVERY else modality
-            kind, most, side = TASKS[task], int(min(max(count, 1), MOST)), None
+            kind, most, side = TASKS[task], int(min(max(count or MOST, 1), MOST)), None
             if kind == "rating":
                 items = to_rate(log, rater.strip(), named, most)
             elif kind == "pair":

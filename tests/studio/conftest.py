@@ -25,7 +25,7 @@ PROMPTS = (
     "severe cardiomegaly, chest X-ray",
     "cardiomegaly with right pleural effusion, chest X-ray",
 )
-RUNS = 16
+RUNS = 14
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +44,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         settings.cache_clear()
         agent = Agent(phantom_collaborators())
         for seed in range(RUNS):
-            agent.run(PROMPTS[seed % len(PROMPTS)], seed=seed, rounds=2)
+            agent.run(PROMPTS[seed % len(PROMPTS)], seed=seed, rounds=2, candidates=3)
         yield made
     settings.cache_clear()

@@ -28,6 +28,7 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 PATIENCE = 120_000
+LOADING = 900_000  # the first draw loads every model
 HOSTILE = "cardiomegaly, chest X-ray <img src=x onerror=window.stolen=1> ${window.stolen=1}"
 NEXT = "before => (document.querySelector('.stage')?.dataset.item ?? '') !== before"
 FORTY_WITHIN = 240
@@ -69,6 +70,11 @@ def to_tab(page: Page, name: str) -> None:
     page.get_by_role("tab", name=name, exact=True).click()
 
 
+def set_slider(page: Page, name: str, value: int) -> None:
+    page.get_by_label(f"number input for {name}").fill(str(value))
+    page.keyboard.press("Tab")
+
+
 def start_rating(page: Page, rater: str, task: str = "Rate 1 to 5", count: int = 40) -> None:
     to_tab(page, "Rate")
     if not page.locator("#rater input, #rater textarea").first.is_visible():
@@ -76,8 +82,10 @@ def start_rating(page: Page, rater: str, task: str = "Rate 1 to 5", count: int =
     page.locator("#rater input, #rater textarea").first.fill(rater)
     page.locator("#task label", has_text=task).click()
     page.locator("#how-many input").fill(str(count))
+    stage = page.locator(".stage")
+    before = stage.get_attribute("data-item") if stage.count() else ""
     page.locator("#rate-start").click()
-    page.wait_for_selector(".stage")
+    page.wait_for_function(NEXT, arg=before)
 
 
 def press(page: Page, keys: str) -> None:
@@ -91,10 +99,11 @@ def press(page: Page, keys: str) -> None:
 def test_a_request_is_drawn_and_shown_beside_its_control(page: Page, place: Place) -> None:
     page.locator("#prompt textarea").fill(HOSTILE)
     page.get_by_text("Advanced settings").click()
-    for label, value in (("Seed", "7"), ("Rounds", "1"), ("Sampling steps", "4")):
-        page.get_by_label(label, exact=False).first.fill(value)
+    page.get_by_label("Seed").fill("7")
+    set_slider(page, "Rounds", 1)
+    set_slider(page, "Sampling steps", 4)
     page.locator("#draw").click()
-    expect(page.locator("#progress figure")).to_have_count(2)
+    expect(page.locator("#progress figure")).to_have_count(2, timeout=LOADING)
     expect(page.locator("#outcome .beside figure")).to_have_count(2)
     expect(page.locator("#outcome .beside")).to_contain_text("Control")
     expect(page.locator("#outcome table")).to_contain_text("cardiothoracic ratio")
@@ -122,7 +131,7 @@ def test_bad_input_is_one_sentence(page: Page) -> None:
 
 def test_a_cancelled_run_stops_and_is_kept_as_unfinished(page: Page, place: Place) -> None:
     page.locator("#prompt textarea").fill("pneumothorax, chest X-ray, to be cancelled")
-    page.get_by_label("Rounds", exact=False).first.fill("6")
+    set_slider(page, "Rounds", 6)
     page.locator("#draw").click()
     expect(page.locator("#progress")).to_contain_text("Composing the prompt")
     page.locator("#cancel").click()
