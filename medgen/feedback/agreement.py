@@ -17,7 +17,8 @@ from medgen.feedback.records import Agreement, RaterPair, Rating, Scale, Source
 
 RESAMPLES = 400
 SEED = 0
-SHARED_FOR_KAPPA = 2  # images that both raters rated
+SHARED = 2  # images with two raters, below which nothing is said of agreement
+SHARED_FOR_INTERVAL = 10
 
 Subject = tuple[str, str]
 
@@ -65,8 +66,8 @@ def _agreement(
 def _why_not(raters: int, shared: np.ndarray) -> str | None:
     if raters < 2:
         return "one rater: agreement needs two"
-    if len(shared) == 0:
-        return "no image has two raters"
+    if len(shared) < SHARED:
+        return f"{len(shared) or 'no'} image has two raters: agreement needs {SHARED}"
     if (shared.sum(axis=0) > 0).sum() < 2:
         return "all ratings are equal: agreement cannot be told from habit"
     return None
@@ -88,7 +89,9 @@ def ordinal_alpha(counts: np.ndarray) -> float:
 
 
 def _interval(counts: np.ndarray) -> tuple[float, float] | None:
-    """95 % percentile bootstrap over images; None when too few resamples have two ratings."""
+    """95 % percentile bootstrap over images; None with too few, or too few that differ."""
+    if len(counts) < SHARED_FOR_INTERVAL:
+        return None
     generator = np.random.default_rng(SEED)
     alphas = []
     for _ in range(RESAMPLES):
@@ -105,7 +108,7 @@ def _kappas(by_rater: dict[str, dict[Subject, int]], scale: int) -> list[RaterPa
     pairs = []
     for first, second in combinations(sorted(by_rater), 2):
         shared = sorted(by_rater[first].keys() & by_rater[second].keys())
-        if len(shared) >= SHARED_FOR_KAPPA:
+        if len(shared) >= SHARED:
             a = [by_rater[first][subject] for subject in shared]
             b = [by_rater[second][subject] for subject in shared]
             pairs.append(

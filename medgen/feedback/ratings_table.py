@@ -83,7 +83,7 @@ def _scale_of(
     """The scale of all rows; None where each row says its own."""
     if scale is not None or all(row.get("scale") for _, row in rows):
         return scale
-    if any(row["rating"] in ("4", "5", "4.0", "5.0") for _, row in rows):
+    if any((_whole(row["rating"]) or 0) > 3 for _, row in rows):
         return 5
     report.notes.append(
         "no rating is above 3: read as 1-3, MINIM's scale; if they are 1-5, import with --scale 5"

@@ -190,9 +190,9 @@ class RaterPair(Record):
 class Agreement(Record):
     """How far raters of one source agree on one scale.
 
-    `alpha` is Krippendorff's for ordinal ratings with its 95 % interval (bootstrap over images);
-    null with fewer than two raters of the same image or when every rating is the same, and then
-    `why` says so.
+    `alpha` is Krippendorff's for ordinal ratings; null with fewer than two raters, fewer than two
+    images that two rated, or when every rating is the same, and then `why` says so. `interval` is
+    its 95 % interval (bootstrap over images), null with fewer than ten shared images.
     """
 
     source: Source

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from medgen.errors import BadInput
 from medgen.feedback.log import FeedbackLog
 from medgen.feedback.records import LoggedCandidate, Rating, Scale
 from medgen.records import Record
@@ -36,6 +37,9 @@ class RatingSession:
         scale: What the ratings go up to.
         modality: Only images of one modality card's name.
         run: Only images of one run.
+
+    Raises:
+        BadInput: The rater has no name.
     """
 
     def __init__(
@@ -48,6 +52,8 @@ class RatingSession:
         modality: str | None = None,
         run: str | None = None,
     ) -> None:
+        if not rater.strip():
+            raise BadInput("--rater is empty: say who rates")
         self.log, self.rater, self.expert_level, self.scale = log, rater, expert_level, scale
         queue = log.queue(rater, modality=modality, run=run)
         self.missing = [one for one in queue if not Path(one.image_path).is_file()]

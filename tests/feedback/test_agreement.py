@@ -55,6 +55,7 @@ def test_full_agreement_is_one_and_reversal_is_below_zero() -> None:
     [
         ({"A": "1 2 3"}, "one rater"),
         ({"A": "1 2 . .", "B": ". . 3 4"}, "no image has two raters"),
+        ({"A": "1 2 .", "B": "1 . 4"}, "1 image has two raters"),
         ({"A": "3 3 3", "B": "3 3 3"}, "all ratings are equal"),
     ],
 )
