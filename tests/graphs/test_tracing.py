@@ -263,8 +263,6 @@ sys.path.insert(0, sys.argv[1])
 from phantom import phantom_collaborators
 from medgen.graphs.agent import Agent
 Agent(phantom_collaborators()).run("cardiomegaly, chest X-ray", rounds=1)
-from langchain_core.tracers.langchain import wait_for_all_tracers
-wait_for_all_tracers()
 """
 
 
@@ -282,14 +280,3 @@ def test_a_run_is_traced_over_otlp_while_it_runs(tmp_path: Path, collector: Coll
     live(tmp_path, MEDGEN_TRACING="otlp", OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
     names = [span.name for span in collector.spans()]  # type: ignore[attr-defined]
     assert {*NODES, "generate", "verify", "record", "medgen run"} <= set(names)
-
-
-def test_a_run_is_traced_to_langsmith_while_it_runs(tmp_path: Path, collector: Collector) -> None:
-    live(
-        tmp_path,
-        MEDGEN_TRACING="langsmith",
-        LANGSMITH_ENDPOINT=collector.url,
-        LANGSMITH_API_KEY="none",
-    )
-    posted = [body for path, _, body in collector.received if path.startswith("/runs")]
-    assert posted
