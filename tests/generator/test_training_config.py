@@ -74,6 +74,7 @@ def test_changes_from_the_command_line():
     changes = parse_changes(["steps=40", "unet.gated_skips=true", "unet.heads=2"])
     assert changes == {"steps": 40, "unet": {"gated_skips": True, "heads": 2}}
     assert load_config(GOOD, changes).unet.heads == 2
+    assert load_config(GOOD, parse_changes(["precision=no"])).precision == "no"
     with pytest.raises(BadInput, match="is not KEY=VALUE"):
         parse_changes(["steps"])
 

@@ -68,6 +68,9 @@ def _quantize(unet: nn.Module, device: torch.device, dtype: Any) -> None:
                 compute_dtype=dtype,
                 quant_type="nf4",
             )
+            # On processors with AVX512-BF16 the layer would be packed anew when it is evaluated,
+            # which fails for widths that are no multiple of 32 and cannot be trained on after.
+            small.support_avx512bf16_for_cpu = False
             small.load_state_dict(layer.state_dict())
             small.requires_grad_(False)
             setattr(module, child, small.to(device))

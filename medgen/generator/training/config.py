@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from medgen.errors import BadInput
 
@@ -173,6 +181,11 @@ class RunConfig(Section):
     log_every: PositiveInt = 50
     tracker: Literal["none", "tensorboard", "wandb"] = "none"
     samples: SamplesConfig | None = None
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _written_in_yaml(cls, value: Any) -> Any:
+        return "no" if value is False else value  # YAML reads a bare `no` as false
 
     def needed_files(self) -> dict[str, Path]:
         """Inputs that must be there, by key."""
