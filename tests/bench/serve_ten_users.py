@@ -41,6 +41,7 @@ REQUESTS = (
     "macular edema, OCT",
 )
 MIB = 1024
+ANEW = httpx2.Limits(max_keepalive_connections=0)  # an idle one may close under a slow client
 
 
 def resident(process: int) -> float:
@@ -89,26 +90,29 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=1)
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "medgen.cli", "serve", "--port", "0", "--runs", folder],
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "MEDGEN_FEEDBACK": "off"},
-        )
+        log = Path(folder) / "log"
+        with log.open("w") as errors:
+            server = subprocess.Popen(
+                [sys.executable, "-m", "medgen.cli", "serve", "--port", "0", "--runs", folder],
+                stderr=errors,
+                env={**os.environ, "MEDGEN_FEEDBACK": "off"},
+            )
         try:
-            print(json.dumps(measured(server, given), indent=1))
+            print(json.dumps(measured(server, log, given), indent=1))
         finally:
             server.terminate()
             server.wait()
+            sys.stderr.write(log.read_text())
 
 
-def measured(server: subprocess.Popen[str], given: argparse.Namespace) -> dict[str, Any]:
+def measured(
+    server: subprocess.Popen[bytes], log: Path, given: argparse.Namespace
+) -> dict[str, Any]:
     """Let the users work, and say how it went."""
-    assert server.stderr is not None
-    line = next(one for one in server.stderr if "http://" in one)
-    threading.Thread(target=server.stderr.read, daemon=True).start()
-    address = re.findall(r"http://\S+", line)[0]
-    with httpx2.Client(base_url=address, timeout=60) as client:
+    while not (told := re.findall(r"http://\S+", log.read_text())):
+        time.sleep(0.5)
+    address = told[0]
+    with httpx2.Client(base_url=address, timeout=300, limits=ANEW) as client:
         while client.get("/health").json()["status"] != "ok":
             time.sleep(1)
         one_run(client, REQUESTS[0], 0, given)  # so that all that loads late is loaded
@@ -120,7 +124,7 @@ def measured(server: subprocess.Popen[str], given: argparse.Namespace) -> dict[s
 
     def user(number: int) -> list[str]:
         prompt = REQUESTS[number % len(REQUESTS)]
-        with httpx2.Client(base_url=address, timeout=60) as client:
+        with httpx2.Client(base_url=address, timeout=300, limits=ANEW) as client:
             asked = range(given.runs)
             return [
                 bad for run in asked for bad in one_run(client, prompt, number * 100 + run, given)
