@@ -4,7 +4,7 @@ PYTHON ?= python3
 PROMPT ?= cardiomegaly, chest X-ray
 BIN := .venv/bin
 
-.PHONY: agent doctor test clean
+.PHONY: agent doctor test docs clean
 
 agent: .venv/.installed
 	$(BIN)/medgen agent "$(PROMPT)"
@@ -19,6 +19,9 @@ test: .venv/.installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/pytest
 
+docs: .venv/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
@@ -31,4 +34,4 @@ test: .venv/.installed-dev
 	@touch .venv/.installed $@
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist site *.egg-info
