@@ -23,24 +23,30 @@ from medgen.studio.generate import AUTOMATIC
 
 USERS = 10
 MEBIBYTE = 2**20
+PATIENCE = 300
 
 
-@pytest.fixture
-def address(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def address(place: Place) -> Iterator[str]:
     """A studio in this process whose agent draws phantoms."""
-    shared = Agent(phantom_collaborators())
-    monkeypatch.setattr(medgen, "Agent", lambda: shared, raising=False)
-    port = free_port()
+    shared, port = Agent(phantom_collaborators()), free_port()
     config = uvicorn.Config(application(Access("127.0.0.1")), port=port, log_level="error")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        thread.join(0.05)
-        assert thread.is_alive()
-    yield f"http://127.0.0.1:{port}/"
-    server.should_exit = True
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(medgen, "Agent", lambda: shared, raising=False)
+        thread.start()
+        while not server.started:
+            thread.join(0.05)
+            assert thread.is_alive()
+        yield f"http://127.0.0.1:{port}/"
+    server.should_exit = server.force_exit = True
     thread.join(20)
+
+
+def client_of(address: str) -> Client:
+    """One person's session."""
+    return Client(address, verbose=False, httpx_kwargs={"timeout": PATIENCE})
 
 
 def resident() -> int:
@@ -50,7 +56,7 @@ def resident() -> int:
 
 
 def test_ten_users_with_queued_runs_are_not_mixed_up(address: str, place: Place) -> None:
-    clients = [Client(address, verbose=False) for _ in range(USERS)]
+    clients = [client_of(address) for _ in range(USERS)]
 
     def ask(user: int, turn: int) -> tuple[str, str, str]:
         prompt = f"cardiomegaly, chest X-ray, asked by user {user} in turn {turn}"
@@ -86,7 +92,7 @@ def test_figures_over_the_limits_draw_nothing(
     given[place_of] = value
     before = len(list(place.runs.iterdir()))
     try:
-        status, _, outcome = Client(address, verbose=False).predict(*given, api_name="/draw")
+        status, _, outcome = client_of(address).predict(*given, api_name="/draw")
     except Exception as refused:
         assert str(value) in str(refused) or says in str(refused).lower()
     else:
@@ -99,17 +105,17 @@ def test_uploads_are_never_run_and_no_other_file_is_served(
     address: str, place: Place, name: str
 ) -> None:
     script = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
-    sent = httpx.post(f"{address}gradio_api/upload", files={"files": (name, script)})
+    sent = httpx.post(f"{address}gradio_api/upload", files={"files": (name, script)}, timeout=60)
     (path,) = sent.json()
-    answer = httpx.get(f"{address}gradio_api/file={path}")
+    answer = httpx.get(f"{address}gradio_api/file={path}", timeout=60)
     assert answer.status_code != 200 or "attachment" in answer.headers["content-disposition"]
     refused = "is no PNG or JPEG"
     given = {"path": path, "meta": {"_type": "gradio.FileData"}, "orig_name": name}
     try:
-        told = Client(address, verbose=False).predict(given, "", AUTOMATIC, api_name="/check")
+        told = client_of(address).predict(given, "", AUTOMATIC, api_name="/check")
     except Exception as error:
         assert "file" in str(error).lower()
     else:
         assert refused in told
     for secret in (place.feedback, "/etc/passwd", "pyproject.toml"):
-        assert httpx.get(f"{address}gradio_api/file={secret}").status_code in (403, 404)
+        assert httpx.get(f"{address}gradio_api/file={secret}", timeout=60).status_code in (403, 404)
