@@ -90,14 +90,14 @@ def texture_distance(output: Tensor, target: Tensor) -> Tensor:
     distance = output.new_zeros(())
     for _ in range(OCTAVES):
         coarse = [F.avg_pool2d(images, 2) for images in (output, target)]
-        energies = [
+        ours, theirs = (
             torch.log(
                 F.avg_pool2d((images - F.interpolate(small, scale_factor=2.0)).square(), 8)
                 + FAINT**2
             )
             for images, small in zip((output, target), coarse, strict=True)
-        ]
-        distance = distance + F.l1_loss(*energies)
+        )
+        distance = distance + F.l1_loss(ours, theirs)
         output, target = coarse
     return distance / OCTAVES
 
