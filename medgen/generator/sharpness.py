@@ -61,8 +61,7 @@ class PatchDiscriminator(nn.Module):
         Returns:
             Logits (batch, 1, H/8, W/8), higher for real, and the features of each level.
         """
-        blurred = F.avg_pool2d(F.pad(images, (2, 2, 2, 2), mode="reflect"), 5, 1)
-        h = torch.cat([images, TEXTURE * (images - blurred)], 1)
+        h = torch.cat([images, TEXTURE * (images - _blurred(images))], 1)
         features = []
         for level in self.levels:
             h = level(h)
@@ -100,6 +99,28 @@ def texture_distance(output: Tensor, target: Tensor) -> Tensor:
         distance = distance + F.l1_loss(ours, theirs)
         output, target = coarse
     return distance / OCTAVES
+
+
+def grid_distance(output: Tensor, target: Tensor, patch: int = 4) -> Tensor:
+    """Mean difference of the patterns that repeat from patch to patch.
+
+    The decoder draws patches of pixels at once; a grid of their shape has the energy of texture,
+    so that `texture_distance` alone is met by a grid.
+
+    Args:
+        output: (batch, 3, H, W) in [-1, 1].
+        target: In the same shape.
+        patch: Side of the decoder's patches.
+    """
+    ours, theirs = (
+        F.avg_pool2d(F.pixel_unshuffle(images - _blurred(images), patch), 8)
+        for images in (output, target)
+    )
+    return F.l1_loss(ours, theirs)
+
+
+def _blurred(images: Tensor) -> Tensor:
+    return F.avg_pool2d(F.pad(images, (2, 2, 2, 2), mode="reflect"), 5, 1)
 
 
 class ReaderFeatures(nn.Module):

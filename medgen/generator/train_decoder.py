@@ -28,6 +28,7 @@ from medgen.generator.checkpoints import read_state, write_state
 from medgen.generator.sharpness import (
     PatchDiscriminator,
     ReaderFeatures,
+    grid_distance,
     hinge_loss,
     texture_distance,
 )
@@ -146,6 +147,7 @@ class Sharpening:
         rest = (
             reconstruction
             + config["texture"] * texture
+            + config["grid"] * grid_distance(output, target)
             + config["features"] * distance
             + config["matching"] * matching
         )

@@ -10,6 +10,7 @@ from medgen.generator.autoencoder import CompactAutoencoder
 from medgen.generator.sharpness import (
     PatchDiscriminator,
     ReaderFeatures,
+    grid_distance,
     hinge_loss,
     texture_distance,
 )
@@ -46,6 +47,7 @@ def config(tmp_path):
         "features": 0.5,
         "matching": 0.3,
         "texture": 0.1,
+        "grid": 5.0,
         "critic_rate": 1.0,
         "adversarial": 0.5,
     }
@@ -129,3 +131,12 @@ def test_texture_distance_sees_blur_but_not_other_grains_of_the_same_texture():
     blurred = torch.nn.functional.avg_pool2d(grains[0], 3, 1, 1)
     assert texture_distance(grains[0], grains[0]) == 0
     assert texture_distance(grains[1], grains[0]) < 0.3 * texture_distance(blurred, grains[0])
+
+
+def test_grid_distance_sees_a_grid_but_hardly_grain_of_the_same_strength():
+    torch.manual_seed(4)
+    plain = torch.zeros(1, 3, 64, 64)
+    grid = plain.clone()
+    grid[..., ::4, ::4] = 0.4
+    grain = plain + grid.std() * torch.randn(plain.shape)
+    assert grid_distance(grain, plain) < 0.3 * grid_distance(grid, plain)
