@@ -1,8 +1,8 @@
 """What mkdocs takes from the repository itself, so that nothing is written down twice.
 
-Adds CONTRIBUTING.md and every MODEL_CARD.md as pages, fills `<!-- settings -->`,
-`<!-- commands -->` and `<!-- model cards -->`, and brings links that leave docs/ to the same file
-on the site: a page where there is one, else a copy of the file.
+Adds README.md, CONTRIBUTING.md and every MODEL_CARD.md as pages, fills `<!-- settings -->`,
+`<!-- records -->` and `<!-- commands -->`, and brings links that leave docs/ to the same file on
+the site: a page where there is one, else a copy of the file.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import re
+from inspect import cleandoc
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -26,6 +27,7 @@ CARDS = {
 PAGES = {ROOT / "README.md": "overview.md", ROOT / "CONTRIBUTING.md": "contributing.md", **CARDS}
 CARD_INDEX = "models/index.md"
 LINK = re.compile(r"\[([^\]]*)\]\((?![a-z]+:|#|/)([^)#\s]+)(#[^)\s]*)?\)")
+EXAMPLES = re.compile(r"^Examples:\n\n(.*?)(?=^\*\*|^#|\Z)", flags=re.MULTILINE | re.DOTALL)
 FENCE = re.compile(r"^(```.*?^```$)", flags=re.MULTILINE | re.DOTALL)
 
 # griffe says of each argument that its type is in the signature and not in the docstring.
@@ -52,7 +54,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Fill in what is made from code, and mend the links that leave docs/."""
     source = Path(page.file.abs_src_path) if page.file.abs_src_path else DOCS / page.file.src_uri
-    for marker, made in {"settings": settings_table, "commands": command_reference}.items():
+    for marker, made in MADE.items():
         if f"<!-- {marker} -->" in markdown:
             markdown = markdown.replace(f"<!-- {marker} -->", made())
 
@@ -132,12 +134,54 @@ def values(about: dict[str, Any]) -> str:
     return ""
 
 
+def record_tables() -> str:
+    """Every record with its fields as they are written in the code, and the words that they use."""
+    from medgen import records
+
+    lines = ["| name | one of |", "| --- | --- |"]
+    for name, kind in vars(records).items():
+        if get_origin(kind) is Literal:
+            lines.append(f"| `{name}` | {', '.join(f'`{value}`' for value in get_args(kind))} |")
+    for name, kind in vars(records).items():
+        if not (isinstance(kind, type) and issubclass(kind, records.Record)):
+            continue
+        lines += ["", f"## {name}", "", cleandoc(kind.__doc__ or "").replace("Args:", ""), ""]
+        if kind.__annotations__:
+            lines += ["| field | type | default |", "| --- | --- | --- |"]
+        for field, annotation in kind.__annotations__.items():
+            if field in kind.model_fields:
+                about = kind.model_fields[field]
+                default = about.get_default(call_default_factory=True)
+                shown = "needed" if about.is_required() else f"`{default!r}`"
+                lines.append(f"| `{field}` | `{annotation}` | {shown} |")
+    return "\n".join(lines)
+
+
 def command_reference() -> str:
-    """All commands with their options, as typer documents them."""
+    """All commands with their options, as typer documents them; examples as blocks of code."""
     import typer
     from typer.cli import get_docs_for_click
 
     from medgen.cli import app
 
-    command = typer.main.get_command(app)
-    return get_docs_for_click(obj=command, ctx=typer.Context(command), name="medgen")
+    command: Any = typer.main.get_command(app)
+    say_whole_lines(command)
+    text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="medgen")
+    text = re.sub(r"^#", "##", text, flags=re.MULTILINE)
+    return EXAMPLES.sub(lambda found: f"Examples:\n\n```\n{squeezed(found[1])}\n```\n", text)
+
+
+def say_whole_lines(group: Any) -> None:
+    """Let lists of commands have each one's first line, which typer would cut."""
+    for command in group.commands.values():
+        command.short_help = (command.help or "").splitlines()[0]
+        if hasattr(command, "commands"):
+            say_whole_lines(command)
+
+
+def squeezed(lines: str) -> str:
+    """Lines without the empty ones."""
+    return "\n".join(line for line in lines.splitlines() if line.strip())
+
+
+MADE = {"settings": settings_table, "records": record_tables, "commands": command_reference}

@@ -1,4 +1,4 @@
-"""The project's own promises: README, Makefile, weights, cards and package data agree."""
+"""The project's own promises: Makefile, weights, cards and package data agree."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from medgen.doctor import WeightsFolder, inspect_weights, weights_folders
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "medgen"
 BUDGET_BYTES = 64_000_000
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
@@ -28,32 +27,6 @@ def bundled() -> list[WeightsFolder]:
     folders = [inspect_weights(folder) for folder in weights_folders(PACKAGE)]
     assert folders, "no weights are bundled"
     return folders
-
-
-def test_readme_make_commands_are_targets() -> None:
-    commands = set(re.findall(r"^\s*make ([a-z-]+)", README, flags=re.MULTILINE))
-    assert {"agent", "test"} <= commands
-    for command in commands:
-        assert re.search(rf"^{command}:", MAKEFILE, flags=re.MULTILINE), command
-
-
-def test_readme_names_only_commands_that_exist() -> None:
-    import typer
-
-    from medgen.cli import app
-
-    known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-    blocks = "".join(README.split("```")[1::2])
-    used = set(re.findall(r"^medgen ([a-z]+)", blocks, flags=re.MULTILINE))
-    assert {"agent", "generate"} <= used
-    assert used <= known
-
-
-def test_readme_links_lead_somewhere() -> None:
-    targets = re.findall(r"\]\(([^)#]+)\)|src=\"([^\"]+)\"", README)
-    local = [a or b for a, b in targets if not (a or b).startswith("http")]
-    assert local
-    assert [target for target in local if not (ROOT / target).exists()] == []
 
 
 def test_ci_calls_make_test_and_make_test_runs_every_check() -> None:

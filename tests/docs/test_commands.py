@@ -156,6 +156,16 @@ def test_a_command_within_a_sentence_names_what_there_is(
     assert "No such" not in said and "unexpected" not in said, said
 
 
+def test_examples_of_help_pages_are_read(capsys: pytest.CaptureFixture[str]) -> None:
+    parser: Any = typer.main.get_command(app)
+    lines = [line for leaf in leaves(parser) for line in (leaf.epilog or "").splitlines()[1:]]
+    shown = [Command("--help", line) for line in lines if " medgen " in f" {line}"]
+    assert len(shown) > 30
+    for command in shown:
+        if command.words[0] == "medgen":
+            assert refusal(command.words, capsys) == "", command.line
+
+
 def test_a_wrong_option_is_found(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--sed" in refusal(["medgen", "agent", "x", "--sed", "7"], capsys)
     assert "drw" in refusal(["medgen", "drw"], capsys)
