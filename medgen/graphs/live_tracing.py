@@ -45,9 +45,7 @@ def _mlflow() -> None:
     try:
         import mlflow.langchain
     except ImportError as error:
-        raise BadInput(
-            "MEDGEN_TRACING=mlflow needs: pip install mlflow-tracing langchain"
-        ) from error
+        raise BadInput('MEDGEN_TRACING=mlflow needs: pip install "medgen[mlflow]"') from error
     mlflow.langchain.autolog()
 
 
