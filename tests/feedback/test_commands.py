@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -92,14 +94,22 @@ def test_nothing_is_lost_when_the_terminal_is_interrupted(place: Path) -> None:
 
     def until(text: bytes) -> None:
         nonlocal shown
-        deadline = time.monotonic() + 60
-        while text not in shown and time.monotonic() < deadline:
+        while text not in shown:
+            assert select.select([terminal], [], [], 60)[0], shown
             shown += os.read(terminal, 4096)
 
+    def press(key: bytes) -> None:
+        """Keys pressed before a key is asked for are thrown away, so wait for that."""
+        deadline = time.monotonic() + 60
+        while termios.tcgetattr(terminal)[3] & termios.ICANON:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.write(terminal, key)
+
     until(b"4 left")
-    os.write(terminal, b"5")
+    press(b"5")
     until(b"3 left")
-    os.write(terminal, b"\x03")
+    press(b"\x03")
     until(b"1 rated")
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     os.close(terminal)
