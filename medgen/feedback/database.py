@@ -10,6 +10,7 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from medgen.errors import BadInput, MedgenError
@@ -78,7 +79,8 @@ class Database(ABC):
                 connection.execute("COMMIT")
                 return added
             except BaseException:
-                connection.execute("ROLLBACK")
+                with suppress(Exception):  # a full disk or a lost server has undone it already
+                    connection.execute("ROLLBACK")
                 raise
 
         return self._with_connection(write)

@@ -5,13 +5,15 @@ The rooms above write and read it through `FeedbackLog`; nobody else speaks SQL.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import gc
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
 from medgen.errors import BadInput
-from medgen.feedback.database import Database, Row
+from medgen.feedback.database import Database, Row, Values
 from medgen.feedback.records import (
     Agreement,
     Label,
@@ -33,6 +35,7 @@ OFF = "off"
 WAIT = 5.0  # seconds that a writer waits for others
 KINDS: dict[type[Label], str] = {Rating: "rating", Pair: "pair", RealOrSynthetic: "guess"}
 AnyLabel = TypeVar("AnyLabel", bound=Label)
+AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
 def configured_log(timeout: float = WAIT) -> FeedbackLog | None:
@@ -182,13 +185,13 @@ class FeedbackLog:
         where, values = _where(run=run, modality=modality)
         if rated:
             where += f" {'AND' if where else 'WHERE'} image_sha256 IN ({LABELLED_IMAGES})"
-        rows = self._database.select(f"SELECT record FROM candidates{where} ORDER BY seq", values)
-        return [LoggedCandidate.model_validate_json(record) for (record,) in rows]
+        return self._read(
+            LoggedCandidate, f"SELECT record FROM candidates{where} ORDER BY seq", values
+        )
 
     def runs(self) -> list[LoggedRun]:
         """Runs in the order added, their plans in them, their candidates not."""
-        rows = self._database.select("SELECT record FROM runs ORDER BY seq")
-        return [LoggedRun.model_validate_json(record) for (record,) in rows]
+        return self._read(LoggedRun, "SELECT record FROM runs ORDER BY seq")
 
     def queue(
         self,
@@ -211,8 +214,7 @@ class FeedbackLog:
         """
         where, values = _where(run=run, modality=modality)
         sql = QUEUE.format(where=where, limit="" if limit is None else f" LIMIT {int(limit)}")
-        rows = self._database.select(sql, [*values, rater])
-        return [LoggedCandidate.model_validate_json(record) for (record,) in rows]
+        return self._read(LoggedCandidate, sql, [*values, rater])
 
     def agreement(self, source: Source = "human", modality: str | None = None) -> list[Agreement]:
         """How far raters of one source agree, for each scale in use."""
@@ -260,10 +262,30 @@ class FeedbackLog:
         table = (
             "(SELECT * FROM labels WHERE kind = ?) AS every_label" if history else CURRENT_LABELS
         )
-        rows = self._database.select(
-            f"SELECT record FROM {table}{where} ORDER BY seq", [kind, *values]
-        )
-        return [record.model_validate_json(dumped) for (dumped,) in rows]
+        sql = f"SELECT record FROM {table}{where} ORDER BY seq"
+        return self._read(record, sql, [kind, *values])
+
+    def _read(self, record: type[AnyRecord], sql: str, values: Values = ()) -> list[AnyRecord]:
+        """The records of a query for the column `record`."""
+        with _collector_at_rest():
+            rows = self._database.select(sql, values)
+            return [record.model_validate_json(dumped) for (dumped,) in rows]
+
+
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """Keep Python's garbage collector off while many records are made.
+
+    It would walk over all that are there again and again, four fifths of the time; records hold no
+    cycles, so it would find nothing. The thread that stopped it starts it again.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _database(named: str, timeout: float) -> Database:

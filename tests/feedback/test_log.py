@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -258,6 +259,23 @@ def test_a_password_stays_out_of_messages() -> None:
     assert "secret" not in str(caught.value)
     assert "127.0.0.1:1/log" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("password", ["se/cret", "se@cret", "se?cret"])
+def test_a_password_stays_out_of_the_name_whatever_is_in_it(password: str) -> None:
+    log = FeedbackLog(f"postgresql://user:{password}@127.0.0.1:1/log")
+    assert log.name == "postgresql://127.0.0.1:1/log"
+
+
+def test_a_full_disk_says_so_and_adds_nothing(tmp_path: Path) -> None:
+    log = FeedbackLog(tmp_path / "log.sqlite")
+    log.append_rating(rating("a"))
+    (pages,) = log._database.select("PRAGMA page_count")[0]
+    log._database.select(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(MedgenError, match="full"):
+        log.append_labels([rating(str(n), comment="x" * 3000) for n in range(50)])
+    assert [one.image_sha256 for one in log.ratings()] == [image("a")]
+    assert gc.isenabled(), "reading leaves the collector as it was"
 
 
 def test_where_the_log_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
