@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ from typing import Annotated
 import typer
 
 from medgen.access import TOKEN_VARIABLE
-from medgen.commands.shared import examples, working
+from medgen.commands.shared import examples, use_runs, working
 from medgen.errors import BadInput
 
 commands = typer.Typer()
@@ -75,7 +74,7 @@ def serve(
         from medgen.serve.server import answer
 
         access = Access(host, token)
-        _use(runs)
+        use_runs(runs)
         limits = Limits(
             queue=max_queue,
             rate=max_rate,
@@ -115,21 +114,12 @@ def mcp(
         from medgen.serve.server import answer
 
         access = Access(host, token)
-        _use(runs)
+        use_runs(runs)
         server = tool_server(local=not http)
     if http:
         answer(http_application(server, access), access, port)
     else:
         server.run("stdio")
-
-
-def _use(runs: Path | None) -> None:
-    """Make a folder that of this process's runs, whatever reads the settings."""
-    if runs is not None:
-        from medgen.settings import settings
-
-        os.environ["MEDGEN_RUNS"] = str(runs.expanduser().resolve())
-        settings.cache_clear()
 
 
 def _require(package: str, extra: str) -> None:

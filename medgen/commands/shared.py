@@ -47,6 +47,15 @@ def examples(*lines: str) -> str:
     return "Examples:\n\n" + "\n\n".join(lines)
 
 
+def use_runs(runs: Path | None) -> None:
+    """Make a folder that of this process's runs, whatever reads the settings."""
+    if runs is not None:
+        from medgen.settings import settings
+
+        os.environ["MEDGEN_RUNS"] = str(runs.expanduser().resolve())
+        settings.cache_clear()
+
+
 @contextmanager
 def working(as_json: bool) -> Iterator[None]:
     """Keep what libraries print away from stdout (for --json) and their warnings from the eye."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from medgen.access import TOKEN_VARIABLE, Access
-from medgen.commands.shared import examples, working
+from medgen.commands.shared import examples, use_runs, working
 from medgen.errors import BadInput
 
 commands = typer.Typer()
@@ -42,8 +41,7 @@ def studio(
 ) -> None:
     """Serve the studio: draw, look at runs, rate images by keyboard, watch datasets grow."""
     access = Access(host, token)
-    if runs is not None:
-        os.environ["MEDGEN_RUNS"] = str(runs)  # before the settings are read
+    use_runs(runs)
     if real is not None and not real.is_dir():
         raise BadInput(f"--real {real} is no folder: give one with PNG or JPEG images")
     with working(as_json=False):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections import OrderedDict
+from contextlib import closing
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +22,7 @@ from fastapi import APIRouter, HTTPException
 from fastapi.responses import FileResponse, Response
 
 from medgen.data.images import load_image, png_bytes, square
-from medgen.errors import BadInput
+from medgen.errors import BadInput, MedgenError
 from medgen.feedback.log import FeedbackLog
 from medgen.graphs.run_folder import REPORT, REQUEST, RUN, TRACE_LINES, TRACE_PAGE
 
@@ -139,7 +140,11 @@ def router(runs: Path, pictures: Pictures) -> APIRouter:
     @routes.get("/ratings.{kind}")
     def ratings(kind: Literal["csv", "jsonl"]) -> Response:
         with TemporaryDirectory() as folder:
-            path = FeedbackLog().export(Path(folder) / f"ratings.{kind}")
+            try:
+                with closing(FeedbackLog()) as log:
+                    path = log.export(Path(folder) / f"ratings.{kind}")
+            except MedgenError as error:
+                raise HTTPException(503, str(error)) from error
             named = {"Content-Disposition": f'attachment; filename="ratings.{kind}"'}
             return Response(path.read_bytes(), media_type=EXPORTS[kind], headers=named)
 

@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 from medgen.access import Access
 from medgen.errors import BadInput
 from medgen.graphs.run_folder import REQUEST
+from medgen.settings import settings
 from medgen.studio.files import Pictures, router
 from medgen.studio.guard import REQUEST_BYTES, UPLOAD_BYTES, UPLOAD_PATH, Guard
 from medgen.studio.pages import page
@@ -150,6 +151,16 @@ def test_no_path_leads_out_of_a_run_or_to_its_insides(tmp_path: Path, run: Path,
     answer = client(tmp_path).get(path)
     assert answer.status_code == 404
     assert "secret" not in answer.text
+
+
+def test_ratings_that_are_not_kept_are_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEDGEN_FEEDBACK", "off")
+    settings.cache_clear()
+    answer = client(tmp_path).get("/ratings.csv")
+    settings.cache_clear()
+    assert answer.status_code == 503 and "MEDGEN_FEEDBACK=off" in answer.text
 
 
 def test_a_trace_is_served_without_rights(tmp_path: Path, run: Path) -> None:
