@@ -243,9 +243,6 @@ class Jobs:
         return job
 
     def _run(self, job: Job) -> None:
-        _mark(job.folder, "running")
-        job.tell()
-
         def started(node: str) -> None:
             self._go_on(job)
             job.node = node
@@ -257,6 +254,8 @@ class Jobs:
             self._go_on(job)
 
         try:
+            _mark(job.folder, "running")
+            job.tell()
             result = self.agent.run(resume=job.folder.path, on_start=started, on_event=ended)
         except Stopping:
             return
@@ -264,6 +263,8 @@ class Jobs:
             self._end(job, "cancelled")
         except MedgenError as error:
             self._end(job, "failed", str(error))
+        except OSError as error:
+            self._end(job, "failed", f"its folder cannot be written ({error.strerror})")
         else:
             self._end(job, "finished", result=result)
 

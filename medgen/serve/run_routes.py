@@ -6,12 +6,11 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from medgen.agents import parser
 from medgen.errors import BadInput
-from medgen.graphs.run_folder import TRACE_PAGE
 from medgen.graphs.runs import Trace
 from medgen.records import Request as RunRecord
 from medgen.serve.jobs import Jobs, QueueFull
@@ -29,7 +28,7 @@ from medgen.serve.schemas import (
     in_json,
 )
 from medgen.serve.stream import follow, stream_slot
-from medgen.serve.views import NotThere, Runs, image_file
+from medgen.serve.views import Runs, image_file
 
 PAGE_POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox; frame-ancestors 'none'"
@@ -133,19 +132,14 @@ def cancelled(run_id: RunId, jobs: Queue, runs: Shown) -> RunView:
 @router.get("/{run_id}/trace", response_model=Trace, responses={**NO_RUN, **TRACE})
 def trace(
     run_id: RunId, runs: Shown, format: Annotated[Literal["json", "html"], Query()] = "json"
-) -> Trace | FileResponse:
+) -> Trace | HTMLResponse:
     """All that a run did and why: plan, facts, candidates, verdicts, choices, events.
 
     As `html` the page to read in a browser, once the run is finished.
     """
     if format == "json":
         return runs.trace(run_id)
-    page = runs.folder(run_id) / TRACE_PAGE
-    if not page.is_file():
-        raise NotThere(f"run {run_id} has no page yet: it is not finished")
-    return FileResponse(
-        page, media_type="text/html", headers={"Content-Security-Policy": PAGE_POLICY}
-    )
+    return HTMLResponse(runs.trace_page(run_id), headers={"Content-Security-Policy": PAGE_POLICY})
 
 
 @router.get("/{run_id}/images/{name}", response_class=FileResponse, responses={**NO_RUN, **PNG})

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from medgen.errors import BadInput
 from medgen.graphs.results import load
-from medgen.graphs.run_folder import CANDIDATES, REQUEST, TRACE_LINES
+from medgen.graphs.run_folder import CANDIDATES, REQUEST, TRACE_LINES, TRACE_PAGE
 from medgen.graphs.runs import Trace, load_run, summarize
 from medgen.serve.jobs import Jobs, read_mark
 from medgen.serve.schemas import IMAGE_NAME, RUN_ID, RunList, RunView
@@ -117,11 +118,40 @@ class Runs:
             BadInput: There is no such run (`NotThere`), or nothing of it yet.
         """
         trace = load_run(self.folder(run_id))
+        trace.setup.settings = told_settings(trace.setup.settings)
         return Trace.model_validate(self.addressed(trace.model_dump(mode="json"), run_id))
+
+    def trace_page(self, run_id: str) -> str:
+        """A finished run's page, with the run's id in place of the path to its folder.
+
+        Raises:
+            NotThere: There is no such run, or it is not finished.
+        """
+        folder = self.folder(run_id)
+        page = folder / TRACE_PAGE
+        if not page.is_file():
+            raise NotThere(f"run {run_id} has no page yet: it is not finished")
+        text = page.read_text(encoding="utf-8").replace(escape(str(folder), quote=False), run_id)
+        for value in load_run(folder).setup.settings.values():
+            if isinstance(value, str):
+                text = text.replace(
+                    escape(value, quote=False), escape(told_setting(value), quote=False)
+                )
+        return text
 
     def addressed(self, value: Any, run_id: str) -> Any:
         """Plain data of a run with addresses in place of paths."""
         return addressed(value, str(self._jobs.runs / run_id), run_id)
+
+
+def told_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings in which folders, such as those of weights, are their last names alone."""
+    return {name: told_setting(value) for name, value in settings.items()}
+
+
+def told_setting(value: Any) -> Any:
+    """One of them."""
+    return re.sub(r"(^|:)/.*/", r"\1", value) if isinstance(value, str) else value
 
 
 def addressed(value: Any, folder: str, run_id: str) -> Any:

@@ -17,6 +17,7 @@ from PIL import Image
 from medgen.data.images import SYNTHETIC_NOTICE
 from medgen.graphs.agent import Agent
 from medgen.serve.jobs import LOCK, MARK
+from medgen.serve.views import told_settings
 
 NODES = [
     *("parse", "localize_anatomy", "assess_pathology", "retrieve", "map_features"),
@@ -50,8 +51,30 @@ def test_every_address_in_an_answer_leads_somewhere_and_no_path_is_told(
     for candidate in trace.json()["candidates"]:
         assert client.get(candidate["image"]).status_code == 200
     runs = str(client.app.state.jobs.runs)  # type: ignore[attr-defined]
-    for text in (json.dumps(finished), trace.text, str(stream(client, finished["run_id"]))):
+    page = client.get(result["trace"], params={"format": "html"})
+    live = str(stream(client, finished["run_id"]))
+    for text in (json.dumps(finished), trace.text, page.text, live):
         assert runs not in text
+
+
+def test_folders_of_weights_are_told_by_their_last_names() -> None:
+    settings = {"weights": "/home/ann/models/mine", "backend": "diffusers:/data/sd", "steps": 20}
+    assert told_settings(settings) == {"weights": "mine", "backend": "diffusers:sd", "steps": 20}
+
+
+def test_a_run_whose_folder_cannot_be_written_fails_and_the_next_is_drawn(serve: Serve) -> None:
+    gate = Gate()
+    with serve(generator=gate) as client:
+        gate.open.clear()
+        first, second, third = (asked(client, seed=seed) for seed in (1, 2, 3))
+        assert gate.reached.wait(60)
+        runs = client.app.state.jobs.runs
+        shutil.move(runs / second, runs / "away")
+        (runs / second).write_text("a file where the folder was")
+        gate.open.set()
+        assert ended(client, third)["status"] == "finished"
+        assert second not in client.app.state.jobs.active
+        assert ended(client, first)["status"] == "finished"
 
 
 def test_the_trace_is_there_as_data_and_as_a_page_that_can_do_nothing(
