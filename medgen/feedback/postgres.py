@@ -24,9 +24,7 @@ class PostgresDatabase(Database):
     def __init__(self, url: str, timeout: float) -> None:
         super().__init__(timeout)
         self.url = url
-        self.name = re.sub("//.*@", "//", url).split("?")[
-            0
-        ]  # no password
+        self.name = re.sub("//.*@", "//", url).split("?")[0]  # no password
 
     def exists(self) -> bool:
         """True: a server that is not there says so when it is used."""
