@@ -111,7 +111,12 @@ def medgen(
 
 
 def main() -> None:
-    """Entry point of the `medgen` script."""
+    """Entry point of the `medgen` script.
+
+    diffusers imports bitsandbytes wherever that is installed, which takes seconds and warns of
+    kernels; it is hidden from this process, and QLoRA brings it back (`training.adapters`).
+    """
+    sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
     app()
 
 
