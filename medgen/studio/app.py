@@ -80,6 +80,8 @@ def theme() -> gr.themes.Base:
         block_title_text_color="*neutral_700",
         block_info_text_color="*neutral_600",
         block_info_text_color_dark="*neutral_300",
+        link_text_color_dark="*secondary_300",
+        link_text_color_visited_dark="*secondary_300",
         input_placeholder_color="*neutral_500",
         input_placeholder_color_dark="*neutral_400",
         button_primary_background_fill="*primary_700",
