@@ -22,6 +22,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 RUN_SETTINGS = (
     "backend",
     "weights",
+    "tuned",
     "threads",
     "micro_batch",
     "steps",

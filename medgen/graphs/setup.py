@@ -10,6 +10,7 @@ import json
 import platform
 from collections.abc import Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -31,8 +32,9 @@ def current_setup(options: Settings) -> Setup:
 
     chosen = options.model_dump(mode="json", include=set(RUN_SETTINGS))
     chosen["threads"] = options.threads or available_cores()
-    if options.weights is not None:
-        chosen["weights"] = str(options.weights.expanduser().resolve())
+    for name in ("weights", "tuned"):
+        if chosen[name] is not None:
+            chosen[name] = str(Path(chosen[name]).expanduser().resolve())
     versions = {name: metadata.version(name) for name in PACKAGES}
     return Setup(settings=chosen, versions={**versions, "python": platform.python_version()})
 
