@@ -7,6 +7,7 @@ command runs, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -111,12 +112,9 @@ def medgen(
 
 
 def main() -> None:
-    """Entry point of the `medgen` script.
-
-    diffusers imports bitsandbytes wherever that is installed, which takes seconds and warns of
-    kernels; it is hidden from this process, and QLoRA brings it back (`training.adapters`).
-    """
-    sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
+    """Entry point of the `medgen` script."""
+    # diffusers imports it wherever it is installed, and it warns of kernels that nothing here needs.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     app()
 
 

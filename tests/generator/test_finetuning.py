@@ -1,8 +1,6 @@
 """Fine-tuning of small random pipelines: it learns, resumes, writes what the backend loads."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -131,26 +129,6 @@ def test_qlora_keeps_the_attention_layers_in_four_bits(configure):
     train(config, Told())
     same(whole, state(config, "checkpoint-0000003.pt"))
     assert _drawn(folder).shape == (32, 32, 3)
-
-
-def test_only_qlora_imports_bitsandbytes(configure, tmp_path):
-    """In one process of the command line, where peft has already been told that it is missing."""
-    for method in ("lora", "qlora"):
-        entries = configure(method, method=method, steps=1).model_dump(mode="json")
-        (tmp_path / f"{method}.json").write_text(json.dumps(entries))
-    code = (
-        "import sys\nfrom medgen.cli import main\n"
-        "def train(method):\n"
-        "    sys.argv = ['medgen', 'train', f'{method}.json']\n"
-        "    try:\n        main()\n    except SystemExit as end:\n        assert end.code == 0\n"
-        "train('lora')\nassert sys.modules['bitsandbytes'] is None\n"
-        "train('qlora')\nassert sys.modules['bitsandbytes'].nn\n"
-        "assert 'peft.tuners.lora.bnb' in sys.modules"
-    )
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "gemm_4bit" not in done.stderr
 
 
 def test_full_fine_tuning_learns_and_writes_minims_layout(bases, configure, tmp_path):

@@ -8,8 +8,6 @@ processor too. Convolutions stay whole and get plain LoRA.
 from __future__ import annotations
 
 import importlib.util
-import logging
-import sys
 from typing import Any
 
 import torch
@@ -32,8 +30,6 @@ def add_adapter(unet: Any, config: FinetuningConfig, device: torch.device, dtype
     Raises:
         BadInput: peft or bitsandbytes is missing, or no layer has such a name.
     """
-    if config.method == "qlora":
-        _unhide_bitsandbytes()
     for package in ("peft", "bitsandbytes") if config.method == "qlora" else ("peft",):
         if importlib.util.find_spec(package) is None:
             raise BadInput(
@@ -55,19 +51,6 @@ def add_adapter(unet: Any, config: FinetuningConfig, device: torch.device, dtype
         reason = str(error).splitlines()[0][:150]
         raise BadInput(f"targets: no layer of the U-Net gets an adapter ({reason})") from error
     cast_training_params(unet, dtype=torch.float32)
-
-
-def _unhide_bitsandbytes() -> None:
-    """Undo `medgen.cli.main`, and let peft look again: it remembers what it did not find."""
-    if sys.modules.get("bitsandbytes", ...) is None:
-        del sys.modules["bitsandbytes"]
-    # It warns of kernels that it can do without.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    if importlib.util.find_spec("peft"):
-        from peft import import_utils
-
-        import_utils.is_bnb_available.cache_clear()
-        import_utils.is_bnb_4bit_available.cache_clear()
 
 
 def _quantize(unet: nn.Module, device: torch.device, dtype: Any) -> None:
