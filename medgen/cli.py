@@ -113,7 +113,7 @@ def medgen(
 
 def main() -> None:
     """Entry point of the `medgen` script."""
-    # diffusers imports it wherever it is installed, and it warns of kernels that nothing here needs.
+    # diffusers imports it where it is installed, and it warns of kernels that nothing here needs.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     app()
 
