@@ -133,13 +133,14 @@ def test_bad_input_is_one_sentence(page: Page) -> None:
 def test_a_cancelled_run_stops_and_is_kept_as_unfinished(page: Page, place: Place) -> None:
     page.locator("#prompt textarea").fill("pneumothorax, chest X-ray, to be cancelled")
     set_slider(page, "Rounds", 6)
+    set_slider(page, "Sampling steps", 60)  # seconds in which the click arrives
     page.locator("#draw").click()
     expect(page.locator("#progress")).to_contain_text("Composing the prompt")
     page.locator("#cancel").click()
     expect(page.locator("#status")).to_contain_text("Cancelled")
     newest = sorted(place.runs.iterdir())[-1]
     assert "to be cancelled" in (newest / "request.json").read_text()
-    page.wait_for_timeout(3000)
+    page.wait_for_timeout(9000)  # the drawing under way ends
     drawn = len(list(newest.glob("candidates/*")))
     page.wait_for_timeout(3000)
     assert not (newest / "run.json").exists()
