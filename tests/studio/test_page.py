@@ -14,9 +14,13 @@ from studios import Place, chromium, free_port, studio
 pytest.importorskip("playwright", reason="browser tests of the studio: playwright is missing")
 from playwright.sync_api import Page, expect, sync_playwright
 
-pytestmark = pytest.mark.skipif(
-    chromium() is None, reason="browser tests of the studio: chromium is not installed"
-)
+# A browser's timing is not ours: a failed page test is tried again, and counted as rerun.
+pytestmark = [
+    pytest.mark.flaky(reruns=2),
+    pytest.mark.skipif(
+        chromium() is None, reason="browser tests of the studio: chromium is not installed"
+    ),
+]
 ARGUMENTS = [
     "--headless",
     "--no-sandbox",
