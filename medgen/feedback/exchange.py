@@ -23,6 +23,7 @@ COLUMNS = (
     *("image_path", "rating", "modality", "expert_level", "prompt", "rater", "scale", "source"),
     *("comment", "blinded", "seconds", "run", "candidate", "image_sha256", "created"),
 )
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 RECORDS: dict[str, type[Record]] = {
     "run": LoggedRun,
     "candidate": LoggedCandidate,
@@ -61,8 +62,14 @@ def _table(ratings: list[Rating]) -> str:
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for rating in ratings:
-        writer.writerow(rating.model_dump(mode="json"))
+        row = rating.model_dump(mode="json")
+        writer.writerow({name: _inert(value) for name, value in row.items()})
     return text.getvalue()
+
+
+def _inert(value: object) -> object:
+    """A cell that no spreadsheet takes for a formula: a raters' text may begin like one."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def import_log(log: FeedbackLog, path: str | Path) -> ImportReport:

@@ -10,6 +10,7 @@ was copied from are one image.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 from uuid import uuid4
@@ -59,9 +60,9 @@ class Label(Record):
     created: UtcTime = Field(default_factory=now)
 
     @property
+    @abstractmethod
     def subject(self) -> str:
         """What the label is about: the hash of one image, or of two joined."""
-        raise NotImplementedError
 
 
 class Rating(Label):

@@ -45,6 +45,30 @@ def writing(path: Path) -> Iterator[None]:
         )
 
 
+@contextmanager
+def writing_folder(folder: Path) -> Iterator[Path]:
+    """A new folder to fill, which takes the place of `folder` when it is whole.
+
+    Raises:
+        MedgenError: It cannot be written; the folder that was there is kept.
+    """
+    new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
+    with writing(folder):
+        if old.exists() and not folder.exists():  # killed between the two renames below
+            old.rename(folder)
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        new.mkdir(parents=True)
+        try:
+            yield new
+            if folder.exists():
+                folder.rename(old)
+            new.rename(folder)
+        finally:
+            for leftover in (new, old):
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
 class _Remembering(io.RawIOBase):
     """Keeps the reason why a write failed, which torch's writer hides behind its own."""
 

@@ -196,12 +196,16 @@ class Jobs:
         Raises:
             QueueFull: Too many wait.
             BadInput: Its folder cannot be made.
+            MedgenError: Its folder cannot be written to.
         """
         with self._changed:
             if len(self._waiting) >= self.most:
                 raise QueueFull(f"{self.most} runs wait already: try again later")
             job = Job(RunFolder.create(request))
-            _mark(job.folder, "queued")
+            try:
+                _mark(job.folder, "queued")
+            except OSError as error:
+                raise MedgenError(f"a run's folder cannot be written ({error.strerror})") from error
             self.active[job.folder.run_id] = job
             self._waiting.append(job)
             self._changed.notify_all()
@@ -232,6 +236,8 @@ class Jobs:
             self.ready = True
         except MedgenError as error:
             log.error("nothing can be drawn: %s", error)
+        except Exception:  # each run tries again, and says why it failed
+            log.exception("the models could not be loaded")
 
     def _next(self) -> Job | None:
         with self._changed:
@@ -265,6 +271,9 @@ class Jobs:
             self._end(job, "failed", str(error))
         except OSError as error:
             self._end(job, "failed", f"its folder cannot be written ({error.strerror})")
+        except Exception as error:  # a fault of ours: the next run may go well
+            log.exception("run %s failed", job.folder.run_id)
+            self._end(job, "failed", f"{type(error).__name__}: {error}")
         else:
             self._end(job, "finished", result=result)
 

@@ -32,6 +32,7 @@ from medgen.graphs.runs import find_run, list_runs
 from medgen.graphs.verify import verify
 from medgen.records import Finding, Plan, Record, Run, RunSummary, Verification
 from medgen.serve.schemas import MAX_SEED
+from medgen.serve.views import addressed
 
 INSTRUCTIONS = f"""medgen draws synthetic medical images from a request such as "cardiomegaly, chest
 X-ray", measures in each whether it shows what was asked, and refines what falls short. A verdict is
@@ -107,7 +108,7 @@ class Tools:
             candidates=candidates,
             on_start=started,
         )
-        return _answer(run)
+        return self._answer(run)
 
     def plan(self, prompt: Prompt, modality: Modality = None) -> Plan:
         """What would be drawn and why: findings, anatomy, signs, measurements, report.
@@ -157,13 +158,34 @@ class Tools:
         limit: Annotated[int, Field(ge=1, le=100)] = 20,
     ) -> RunsFound:
         """Earlier runs, newest first, with their prompts and verdicts."""
-        return RunsFound(runs=list_runs(search=search)[:limit])
+        found = list_runs(search=search)[:limit]
+        if not self._local:
+            found = [
+                RunSummary.model_validate(
+                    addressed(run.model_dump(mode="json"), run.folder, run.run_id)
+                )
+                for run in found
+            ]
+        return RunsFound(runs=found)
 
     def get_run(
         self, run_id: Annotated[str, Field(max_length=100, description="Or its beginning.")]
     ) -> Annotated[CallToolResult, Run]:
         """A finished run: its verdicts, what was measured, and its images."""
-        return _answer(load(find_run(run_id).path))
+        return self._answer(load(find_run(run_id).path))
+
+    def _answer(self, run: RunResult) -> CallToolResult:
+        """A run as text and images for a model, and as a record for a program.
+
+        Paths are for clients on this machine; others get names.
+        """
+        content: list[ContentBlock] = [TextContent(type="text", text=run_text(run))]
+        for path in run.images[:MOST_SHOWN]:
+            content.append(Image(path=path, format="png").to_image_content())
+        record: dict[str, Any] = run.model_dump(mode="json")
+        if not self._local:
+            record = addressed(record, str(run.folder), run.run_id)
+        return CallToolResult(content=content, structured_content=record)
 
 
 def tool_server(agent: Agent | None = None, local: bool = True) -> MCPServer[Any]:
@@ -206,14 +228,6 @@ def _decoded(text: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise BadInput(f"image_base64 is not base64 ({error}): encode the file's bytes") from error
-
-
-def _answer(run: RunResult) -> CallToolResult:
-    """A run as text and images for a model, and as a record for a program."""
-    content: list[ContentBlock] = [TextContent(type="text", text=run_text(run))]
-    for path in run.images[:MOST_SHOWN]:
-        content.append(Image(path=path, format="png").to_image_content())
-    return CallToolResult(content=content, structured_content=run.model_dump(mode="json"))
 
 
 def run_text(run: RunResult) -> str:

@@ -70,7 +70,10 @@ class Guard:
         limit = UPLOAD_BYTES + FORM_OVERHEAD if scope["path"] == UPLOAD_PATH else REQUEST_BYTES
         receive, send = _limited(receive, limit), _with_headers(send)
         request = Request(scope, receive)
-        refused = self._refusal(request, limit) or await self._login(request)
+        try:
+            refused = self._refusal(request, limit) or await self._login(request)
+        except HTTPException as error:  # a body that grew too large while it was read
+            refused = PlainTextResponse(error.detail, status_code=error.status_code)
         await (refused or self.app)(scope, receive, send)
 
     def _refusal(self, request: Request, limit: int) -> Response | None:

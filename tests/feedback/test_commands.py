@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import pty
@@ -195,6 +196,16 @@ def test_the_table_of_ratings_can_be_read_back(place: Path, tmp_path: Path) -> N
         ]
 
     assert said(FeedbackLog(tmp_path / "b")) == said(log)
+
+
+def test_no_cell_of_the_table_is_a_formula(place: Path, tmp_path: Path) -> None:
+    log = FeedbackLog(place)
+    log.append_labels([rated(log.candidates()[0], 4, comment='=HYPERLINK("http://x")')])
+    medgen("export", tmp_path / "ratings.csv", "--log", place)
+    with (tmp_path / "ratings.csv").open(newline="") as stream:
+        cells = [cell for row in csv.reader(stream) for cell in row]
+    assert '\'=HYPERLINK("http://x")' in cells
+    assert not any(cell.startswith(("=", "+", "-", "@")) for cell in cells)
 
 
 @pytest.mark.parametrize(

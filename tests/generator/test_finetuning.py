@@ -8,7 +8,7 @@ import torch
 from diffusers import DiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 from pipelines import stable_diffusion, stable_diffusion_xl
-from runs import Told, same, state
+from run_samples import Told, same, state
 from safetensors.torch import load_file
 
 from medgen.errors import BadInput, MedgenError

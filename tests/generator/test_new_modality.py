@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from runs import Told
+from run_samples import Told
 
 from medgen.errors import BadInput
 from medgen.generator.backends import BUNDLED, load_generator

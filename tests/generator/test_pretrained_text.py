@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from pipelines import clip_tokenizer
-from runs import Told, same, state
+from run_samples import Told, same, state
 from transformers import (
     BertConfig,
     BertModel,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from runs import Told, same, state
+from run_samples import Told, same, state
 
 from medgen.errors import BadInput, MedgenError
 from medgen.generator import train_autoencoder

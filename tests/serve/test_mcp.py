@@ -164,6 +164,21 @@ def test_a_server_for_others_reads_no_files_of_its_own(runs: Path, tmp_path: Pat
     run(work)
 
 
+def test_a_server_for_others_tells_no_path_of_its_machine(runs: Path) -> None:
+    async def work() -> None:
+        async with Client(tool_server(Agent(phantom_collaborators()), local=False)) as client:
+            arguments = {"prompt": PROMPT, "rounds": 1, "candidates": 1}
+            drawn = await client.call_tool("generate_verified_image", arguments)
+            listed = await client.call_tool("list_runs", {})
+            record = Run.model_validate(drawn.structured_content)
+            assert record.images == [f"/runs/{record.run_id}/images/image.png"]
+            assert [one["folder"] for one in listed.structured_content["runs"]] == [record.run_id]
+            for answer in (drawn, listed):
+                assert str(runs) not in answer.model_dump_json()
+
+    run(work)
+
+
 def test_over_http_the_token_comes_first() -> None:
     token = "correct-horse-battery"
     server = tool_server(Agent(phantom_collaborators()), local=False)

@@ -201,6 +201,22 @@ def test_what_fails_says_why_and_the_next_run_is_drawn(serve: Serve) -> None:
         assert drawn(client, seed=2)["status"] == "finished"
 
 
+def test_a_fault_of_ours_fails_the_run_and_not_the_server(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Agent.run
+
+    def broken(self: Agent, *arguments: Any, **named: Any) -> Any:
+        monkeypatch.setattr(Agent, "run", whole)
+        raise KeyError("no such thing")
+
+    monkeypatch.setattr(Agent, "run", broken)
+    with serve() as client:
+        first = drawn(client, seed=1)
+        assert first["status"] == "failed" and "no such thing" in first["error"]
+        assert drawn(client, seed=2)["status"] == "finished"
+
+
 def test_health_and_figures(client: TestClient, finished: dict[str, Any]) -> None:
     assert client.get("/health").json() == {"status": "ok", "waiting": 0}
     text = client.get("/metrics").text

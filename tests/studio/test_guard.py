@@ -128,6 +128,8 @@ def test_bodies_have_limits_announced_or_not(tmp_path: Path) -> None:
     assert here.post(UPLOAD_PATH, content=b"x" * UPLOAD_BYTES).status_code == 200
     assert here.post(UPLOAD_PATH, content=unannounced(UPLOAD_BYTES + 20_000)).status_code == 413
     assert here.post("/echo", headers={"content-length": "-1"}, content=b"x").status_code == 413
+    there = client(tmp_path, TOKEN)
+    assert there.post("/login", content=unannounced(REQUEST_BYTES + 1)).status_code == 413
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import json
 import random
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from medgen.data.images import write_atomic
 from medgen.errors import BadInput
 from medgen.generator import captions
-from medgen.generator.checkpoints import writing
+from medgen.generator.checkpoints import writing_folder
 from medgen.generator.diffusers_backend import (
     LINEAGE,
     DiffusersGenerator,
@@ -222,25 +221,16 @@ class Finetuning:
 
     def write(self, folder: Path) -> None:
         """See `Task.write`."""
-        new = folder.with_name(f".{folder.name}.new")
-        with writing(folder):
-            shutil.rmtree(new, ignore_errors=True)
-            try:
-                if self.average is not None:
-                    copy.deepcopy(self.average).half().save_pretrained(new / "unet")
-                else:
-                    type(self.pipeline).save_lora_weights(
-                        new,
-                        unet_lora_layers=adapter_weights(self.model),
-                        unet_lora_adapter_metadata=self.pipeline.unet.peft_config[
-                            "default"
-                        ].to_dict(),
-                    )
-                write_atomic(new / LINEAGE, json.dumps(self._lineage(), indent=1))
-                shutil.rmtree(folder, ignore_errors=True)
-                new.rename(folder)
-            finally:
-                shutil.rmtree(new, ignore_errors=True)
+        with writing_folder(folder) as new:
+            if self.average is not None:
+                copy.deepcopy(self.average).half().save_pretrained(new / "unet")
+            else:
+                type(self.pipeline).save_lora_weights(
+                    new,
+                    unet_lora_layers=adapter_weights(self.model),
+                    unet_lora_adapter_metadata=self.pipeline.unet.peft_config["default"].to_dict(),
+                )
+            write_atomic(new / LINEAGE, json.dumps(self._lineage(), indent=1))
 
     def _lineage(self) -> dict[str, Any]:
         local = Path(self.config.base)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from torch.nn import functional as F
 
 from medgen.data.images import write_atomic
 from medgen.generator.autoencoder import CompactAutoencoder
-from medgen.generator.checkpoints import writing
+from medgen.generator.checkpoints import writing_folder
 from medgen.generator.training.pictures import Pictures
 
 CHUNK = 32
@@ -151,22 +150,13 @@ def keep_latents(
     digest.update(np.fromiter(flips, bool, count).tobytes())
     folder = cache / f"latents-{digest.hexdigest()[:16]}"
     if not folder.exists():
-        new = folder.with_name(f".{folder.name}.new")
-        with writing(folder):
-            shutil.rmtree(new, ignore_errors=True)
-            new.mkdir(parents=True)
-            try:
-                for n in range(copies + 1):
-                    _encode_all(new / f"copy{n}.npy", model, pictures, count, n, flips)
-                first = np.load(new / "copy0.npy", mmap_mode="r")
-                mean, std = statistics(
-                    first[start : start + 4096] for start in range(0, count, 4096)
-                )
-                values = {"mean": mean.flatten().tolist(), "std": std.flatten().tolist()}
-                write_atomic(new / "statistics.json", json.dumps(values))
-                new.rename(folder)
-            finally:
-                shutil.rmtree(new, ignore_errors=True)
+        with writing_folder(folder) as new:
+            for n in range(copies + 1):
+                _encode_all(new / f"copy{n}.npy", model, pictures, count, n, flips)
+            first = np.load(new / "copy0.npy", mmap_mode="r")
+            mean, std = statistics(first[start : start + 4096] for start in range(0, count, 4096))
+            values = {"mean": mean.flatten().tolist(), "std": std.flatten().tolist()}
+            write_atomic(new / "statistics.json", json.dumps(values))
     return KeptLatents(folder, copies)
 
 

@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from medgen.errors import BadInput, MedgenError
+from medgen.generator.checkpoints import writing_folder
 from medgen.generator.training.config import FinetuningConfig, RunConfig, TrainingConfig
 from medgen.generator.training.history import CheckpointHistory
 from medgen.generator.training.progress import LineReporter, Progress, Reporter, TrainingLog
@@ -220,9 +221,8 @@ class TrainingRun:
             self.history.save(state, best=best)
             self.task.write(self.folder)
             if best:
-                target = self.config.out / "generator_best"
-                shutil.rmtree(target, ignore_errors=True)
-                shutil.copytree(self.folder, target)
+                with writing_folder(self.config.out / "generator_best") as new:
+                    shutil.copytree(self.folder, new, dirs_exist_ok=True)
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from medgen.data.images import write_atomic
 from medgen.errors import BadInput
 from medgen.generator.autoencoder import CompactAutoencoder
-from medgen.generator.checkpoints import read_state, writing
+from medgen.generator.checkpoints import read_state, writing_folder
 from medgen.generator.conditioning import ConditionEncoder
 from medgen.generator.pretrained_text import PretrainedTextEncoder, PretrainedTokenizer
 from medgen.generator.text import CompactTextEncoder, TextTokenizer
@@ -194,17 +193,10 @@ def save_generator(
         MedgenError: It cannot be written; the folder that was there is kept.
     """
     parts = {name: getattr(model, name) for name in COMPONENTS}
-    new = folder.with_name(f".{folder.name}.new")
-    with writing(folder):
-        shutil.rmtree(new, ignore_errors=True)
-        try:
-            for name, part in {**parts, "autoencoder": autoencoder}.items():
-                # A copy: halving in place would round the running average at each save.
-                copy.deepcopy(part).half().save_pretrained(new / name)
-            tokenizer.save(new)
-            scheduler.save_pretrained(new / "scheduler")
-            write_atomic(new / "generator.json", json.dumps(description, indent=1))
-            shutil.rmtree(folder, ignore_errors=True)
-            new.rename(folder)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
+    with writing_folder(folder) as new:
+        for name, part in {**parts, "autoencoder": autoencoder}.items():
+            # A copy: halving in place would round the running average at each save.
+            copy.deepcopy(part).half().save_pretrained(new / name)
+        tokenizer.save(new)
+        scheduler.save_pretrained(new / "scheduler")
+        write_atomic(new / "generator.json", json.dumps(description, indent=1))
