@@ -90,6 +90,8 @@ class Losses(NamedTuple):
 class Sharpening:
     """The decoder, its discriminator, their optimizers and the running average."""
 
+    _parts = ("model", "average", "critic", "optimizer", "critic_optimizer")
+
     def __init__(self, config: dict[str, Any], classes: int) -> None:
         torch.manual_seed(config["seed"])
         self.config = config
@@ -108,8 +110,6 @@ class Sharpening:
         """All that a killed run needs to go on."""
         parts = {name: getattr(self, name).state_dict() for name in self._parts}
         return {**parts, "balance": self.balance, "step": step}
-
-    _parts = ("model", "average", "critic", "optimizer", "critic_optimizer")
 
     def load(self, state: dict[str, Any]) -> int:
         """Restore a state; the steps done."""
@@ -159,14 +159,7 @@ class Sharpening:
         nn.utils.clip_grad_norm_(self.trained, 1.0)
         self.optimizer.step()
 
-        self.critic.requires_grad_(True)
-        real, drawn = self.critic(torch.cat([target, output.detach()]), classes.repeat(2))[0].chunk(
-            2
-        )
-        critic_loss = hinge_loss(real, drawn)
-        self.critic_optimizer.zero_grad(set_to_none=True)
-        critic_loss.backward()
-        self.critic_optimizer.step()
+        critic_loss = self._train_critic(target, output.detach(), classes)
         with torch.no_grad():
             pairs = zip(self.average.parameters(), self.model.parameters(), strict=True)
             for kept, value in pairs:
@@ -178,6 +171,16 @@ class Sharpening:
             fooling.item(),
             critic_loss.item(),
         )
+
+    def _train_critic(self, target: Tensor, output: Tensor, classes: Tensor) -> Tensor:
+        self.critic.requires_grad_(True)
+        real, _ = self.critic(target, classes)
+        drawn, _ = self.critic(output, classes)
+        loss = hinge_loss(real, drawn)
+        self.critic_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.critic_optimizer.step()
+        return loss
 
     def _measure_balance(self, rest: Tensor, fooling: Tensor) -> None:
         last = cast(nn.Conv2d, self.model.decoder[-2]).weight
