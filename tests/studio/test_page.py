@@ -115,8 +115,10 @@ def test_a_request_is_drawn_and_shown_beside_its_control(page: Page, place: Plac
     expect(page.locator("#outcome table")).to_contain_text("cardiothoracic ratio")
     expect(page.locator("#outcome .prompt")).to_have_text(HOSTILE)
     assert page.evaluate("window.stolen") is None
-    for image in page.locator("#outcome .beside img").all():
-        assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") == 256
+    for index in range(2):
+        expect(page.locator("#outcome .beside img").nth(index)).to_have_js_property(
+            "naturalWidth", 256
+        )
     (newest,) = sorted(place.runs.iterdir())[-1:]
     assert '"seed":7' in (newest / "request.json").read_text().replace(" ", "")
     assert '"steps":4' in (newest / "request.json").read_text().replace(" ", "")
@@ -126,7 +128,7 @@ def test_what_was_measured_is_drawn_over_a_candidate(page: Page) -> None:
     page.locator("#outcome input.overlays").check()
     overlay = page.locator("#outcome img.overlay").first
     expect(overlay).to_be_visible()
-    assert overlay.evaluate("image => image.decode().then(() => image.naturalWidth)") == 512
+    expect(overlay).to_have_js_property("naturalWidth", 512)
 
 
 def test_bad_input_is_one_sentence(page: Page) -> None:
