@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from medgen.commands import (
+    dataset,
     doctor,
     drawing,
     feedback,
@@ -88,6 +89,7 @@ for group in (drawing, planning, measuring, training, studio, serving, doctor):
 knowledge.commands.add_typer(importing.commands, name="import")
 app.add_typer(knowledge.commands, name="knowledge")
 app.add_typer(tables.commands, name="data")
+app.add_typer(dataset.commands, name="dataset")
 app.add_typer(tracing.commands, name="trace")
 app.add_typer(feedback.commands, name="feedback")
 

@@ -1,0 +1,68 @@
+"""Shows what a dataset holds, and what became of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from medgen.console.text import fold, one_line
+
+if TYPE_CHECKING:
+    from medgen.data.dataset_stats import DatasetStats
+    from medgen.data.exports.export import Exported
+
+MOST_LINES = 12
+
+
+def show_stats(stats: DatasetStats) -> None:
+    """Print counts, yields, balance, reasons and distances."""
+    console = Console()
+    table = Table()
+    for heading in ("modality", "label", "tasks", "drawn", "accepted", "yield"):
+        table.add_column(heading, justify="left" if heading in ("modality", "label") else "right")
+    for cell in stats.cells:
+        numbers = (str(cell.tasks), str(cell.candidates), str(cell.accepted), f"{cell.share:.0%}")
+        table.add_row(fold(cell.modality), fold(cell.label), *numbers)
+    console.print(table)
+    for name, counts in stats.counts.items():
+        told = ", ".join(f"{value} {count}" for value, count in list(counts.items())[:MOST_LINES])
+        console.print(fold(f"{name}: {told}"))
+    for modality, balance in stats.balance.items():
+        even = "" if balance.evenness is None else f", evenness {balance.evenness:.2f}"
+        console.print(
+            fold(
+                f"{modality}: {balance.labels} labels of {balance.smallest} to {balance.largest} "
+                f"images{even}"
+            )
+        )
+    for modality, near in stats.nearness.items():
+        share = (
+            ""
+            if near.nearer_than_real is None
+            else f"; {near.nearer_than_real:.1%} nearer than 95 % of real ones"
+        )
+        console.print(
+            fold(
+                f"{modality}: nearest training image at {near.closest:.3f}, median "
+                f"{near.median:.3f}{share}"
+            )
+        )
+    for reason, count in list(stats.rejections.items())[:MOST_LINES]:
+        console.print(fold(f"rejected {count}: {reason}", "yellow"))
+    console.print(
+        fold(
+            f"{stats.images} images of {stats.tasks} tasks, {stats.candidates} drawn, "
+            f"{stats.rejected} rejected ({stats.unjudged} not measurable)",
+            "green",
+        )
+    )
+
+
+def show_export(exported: Exported) -> None:
+    """Print what was written where."""
+    console = Console()
+    told = ", ".join(f"{split} {count}" for split, count in exported.splits.items())
+    console.print(fold(f"{exported.images} images as {exported.format} ({told})", "green"))
+    console.print(one_line(exported.out), soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,1 @@
+"""Datasets written in the field's formats, one module a format."""
