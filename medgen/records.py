@@ -310,7 +310,8 @@ class Drawing(Record):
     """What `medgen generate --json` prints: images drawn once each, unverified.
 
     `conditioning` carries the user's seed; image i was drawn from the noise `noise_seeds[i]` that
-    follows from it. Paths are absolute; `fingerprint` is the hash of the generator's weights.
+    follows from it. Paths are absolute; `fingerprint` is the hash of the generator's weights,
+    `adapter` the id of the adapter over them, empty for none.
     """
 
     images: list[str]
@@ -321,6 +322,38 @@ class Drawing(Record):
     seconds: float
     generator: str
     fingerprint: str
+    adapter: str = ""
+
+
+class AdapterLineage(Record):
+    """What an adapter's folder says of itself (`adapter.json`).
+
+    `id` is a hash of its weights; `base` one of the weights it sits on, `log` one of the snapshot
+    of the feedback log it learned from (hex). `config` is the whole configuration of its training,
+    `metrics` what was measured on held-out prompts and images. `labels` counts the labels by
+    source, so that simulated ones are never taken for people's.
+    """
+
+    id: str = ""
+    base: str
+    log: str
+    method: str
+    step: int = Field(ge=0)
+    stopped: str = ""
+    labels: dict[str, int] = {}
+    config: dict[str, object] = {}
+    metrics: dict[str, float] = {}
+    notes: list[str] = []
+    medgen: str = ""
+
+
+class Promotion(Record):
+    """An adapter in use: its id, the weights it sits on, where it is kept, since when (UTC)."""
+
+    adapter: str
+    base: str
+    folder: str
+    promoted: str
 
 
 class Verification(Record):

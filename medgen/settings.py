@@ -22,6 +22,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 RUN_SETTINGS = (
     "backend",
     "weights",
+    "adapter",
     "tuned",
     "threads",
     "micro_batch",
@@ -54,6 +55,14 @@ class Settings(BaseSettings):
     )
     weights: Path | None = Field(
         None, description="Folder of the compact generator; the bundled one when not set."
+    )
+    adapter: Path | Literal["none"] | None = Field(
+        None,
+        description="Folder of an adapter over the compact generator (what `medgen rlhf` writes), "
+        "or 'none'; the promoted one when not set.",
+    )
+    adapters: Path | None = Field(
+        None, description="Folder of promoted adapters; in the user data folder when not set."
     )
     tuned: Path | None = Field(
         None,
@@ -166,6 +175,12 @@ class Settings(BaseSettings):
         if name is not None and not (provider and colon and model.strip() == model != ""):
             raise ValueError("give PROVIDER:MODEL, such as openai:my-model")
         return name
+
+    @field_validator("adapter", mode="before")
+    @classmethod
+    def _none_or_a_folder(cls, value: object) -> object:
+        # A Path would take the word "none" for a folder's name.
+        return "none" if str(value).lower() == "none" and value is not None else value
 
     @field_validator("guidance_interval")
     @classmethod

@@ -59,7 +59,7 @@ class AgentState(TypedDict, total=False):
     knowledge: str  # retrieve: fingerprint of what is known
     language: Dumped  # every reasoning node that may ask a language model: LanguageUse
     composed: Dumped  # compose: the refined Conditioning that every round starts from
-    generator: Dumped  # compose: name and fingerprint of what draws
+    generator: Dumped  # compose: name, fingerprint and adapter of what draws
     panel: str  # compose: fingerprint of what verifies
     round: int  # compose, refine
     candidates: list[Dumped]  # compose, refine: planned; verify: with critique

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Iterator
@@ -44,6 +45,14 @@ def export_log(log: FeedbackLog, path: Path) -> Path:
     if path.suffix == ".csv":
         return write_atomic(path, _table(log.ratings()))
     raise BadInput(f"{path} has no known ending: .jsonl for the whole log, .csv for its ratings")
+
+
+def log_digest(log: FeedbackLog) -> str:
+    """SHA-256 (hex) over all that a log holds: what a trained model says it learned from."""
+    digest = hashlib.sha256()
+    for line in _lines(log):
+        digest.update(line.encode())
+    return digest.hexdigest()
 
 
 def _lines(log: FeedbackLog) -> Iterator[str]:

@@ -20,6 +20,38 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def chosen_adapter(settings: Settings) -> Path | None:
+    """The adapter of `settings.adapter`, the promoted one when that is not set; None for none.
+
+    Raises:
+        BadInput: An adapter for a backend that takes none, or a promoted one that is gone.
+    """
+    if settings.backend != "compact":
+        if isinstance(settings.adapter, Path):
+            raise BadInput(
+                f"MEDGEN_ADAPTER is for the compact backend, not for {settings.backend}: give the "
+                "folder as MEDGEN_TUNED"
+            )
+        return None
+    if settings.adapter == "none":
+        return None
+    if settings.adapter is not None:
+        return settings.adapter.expanduser()
+    from medgen.generator.adapter import base_hash
+    from medgen.generator.promotion import promoted, registry
+
+    if not any(registry().promotions.values()):
+        return None
+    one = promoted(base_hash(settings.weights or BUNDLED))
+    if one is None:
+        return None
+    if not Path(one.folder).is_dir():
+        raise BadInput(
+            f"the promoted adapter {one.adapter} is gone from {one.folder}: medgen rlhf rollback"
+        )
+    return Path(one.folder)
+
+
 def load_generator(settings: Settings) -> Generator:
     """Load the backend of `settings.backend`.
 
@@ -46,6 +78,7 @@ def load_generator(settings: Settings) -> Generator:
                 interval=settings.guidance_interval,
                 threshold=settings.dynamic_threshold,
             ),
+            adapter=chosen_adapter(settings),
         )
     if kind == "diffusers" and source:
         from medgen.generator.diffusers_backend import DiffusersGenerator

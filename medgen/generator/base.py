@@ -42,3 +42,8 @@ class Generator(Protocol):
             BadInput: A modality that this backend cannot draw, or an unreadable init image.
         """
         ...
+
+
+def adapter_of(generator: Generator) -> str:
+    """The id of the adapter that a generator draws with; empty for none, or a backend without."""
+    return str(getattr(generator, "adapter", ""))

@@ -23,6 +23,7 @@ from torch import Tensor
 from medgen.data.images import load_square
 from medgen.errors import BadInput, MedgenError
 from medgen.generator import structured
+from medgen.generator.adapter import base_hash, merge_adapter
 from medgen.generator.autoencoder import CompactAutoencoder
 from medgen.generator.conditioning import ConditionEncoder, Context, join_contexts
 from medgen.generator.pretrained_text import TEXT_ENCODER, load_pretrained_text
@@ -72,6 +73,7 @@ class CompactGenerator:
         micro_batch: int,
         number_guidance: float = 0.0,
         sampling: Sampling | None = None,
+        adapter: Path | None = None,
     ) -> None:
         folder = Path(folder)
         description = folder / "generator.json"
@@ -97,6 +99,11 @@ class CompactGenerator:
         self.modalities: tuple[str, ...] = tuple(self.conditions.config.modalities)
         self.fingerprint = fingerprint_folder(folder)
         self.name = f"compact:{self.fingerprint}"
+        self.adapter = ""
+        if adapter is not None:
+            self.adapter = merge_adapter(self.unet, adapter, base_hash(folder)).id
+            self.name = f"{self.name}+{self.adapter}"
+            self.fingerprint = hashlib.sha256(self.name.encode()).hexdigest()[:16]
         self.steps = steps
         self.guidance_scale = guidance_scale
         self.micro_batch = micro_batch
@@ -112,7 +119,7 @@ class CompactGenerator:
         images = np.zeros((len(conditionings), self.size, self.size, 3), dtype=np.uint8)
         groups: dict[Way, list[int]] = {}
         for index, conditioning in enumerate(conditionings):
-            groups.setdefault(self._way(conditioning), []).append(index)
+            groups.setdefault(self.batch_key(conditioning), []).append(index)
         for way, members in groups.items():
             for start in range(0, len(members), self.micro_batch):
                 chosen = members[start : start + self.micro_batch]
@@ -121,7 +128,12 @@ class CompactGenerator:
                 images[chosen] = pixels[: len(chosen)]
         return images
 
-    def _way(self, conditioning: Conditioning) -> Way:
+    def batch_key(self, conditioning: Conditioning) -> Way:
+        """What a picture must share with others to be drawn in one batch with them.
+
+        Raises:
+            BadInput: It cannot be drawn at all.
+        """
         if conditioning.modality and conditioning.modality not in self.modalities:
             raise BadInput(
                 f"{self.name} cannot draw {conditioning.modality}: it can draw "

@@ -18,7 +18,7 @@ from medgen.agents import anatomy, composer, features, parser, pathology
 from medgen.agents.state import noise_seed
 from medgen.data.images import save_synthetic_png, write_atomic
 from medgen.errors import BadInput
-from medgen.generator.base import Generator
+from medgen.generator.base import Generator, adapter_of
 from medgen.generator.structured import CATEGORIES, NUMBERS
 from medgen.graphs.collaborators import Collaborators, shared_collaborators
 from medgen.graphs.results import DrawingResult
@@ -100,6 +100,7 @@ def generate(
         seconds=round(time.monotonic() - started, 3),
         generator=generator.name,
         fingerprint=generator.fingerprint,
+        adapter=adapter_of(generator),
     )
     try:
         for path, pixels, one in zip(paths, pictures, noise, strict=True):

@@ -41,6 +41,7 @@ from medgen.agents.state import (
 )
 from medgen.data.images import load_image, save_synthetic_png, square, write_atomic
 from medgen.errors import BadInput, MedgenError
+from medgen.generator.base import adapter_of
 from medgen.graphs.collaborators import Collaborators
 from medgen.graphs.outcome import run_report
 from medgen.graphs.run_folder import (
@@ -201,7 +202,11 @@ def compose(state: AgentState, minds: Collaborators) -> Step:
             )
     update = {
         "composed": _dump(composed),
-        "generator": {"name": generator.name, "fingerprint": generator.fingerprint},
+        "generator": {
+            "name": generator.name,
+            "fingerprint": generator.fingerprint,
+            "adapter": adapter_of(generator),
+        },
         "panel": panel.fingerprint,
         "candidates": _dump_all(candidates),
         "round": 1,

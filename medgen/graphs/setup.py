@@ -28,13 +28,15 @@ DIGITS = 16
 
 def current_setup(options: Settings) -> Setup:
     """The setup of a run that starts now with these settings."""
-    from medgen.generator.backends import available_cores
+    from medgen.generator.backends import available_cores, chosen_adapter
 
     chosen = options.model_dump(mode="json", include=set(RUN_SETTINGS))
     chosen["threads"] = options.threads or available_cores()
     for name in ("weights", "tuned"):
         if chosen[name] is not None:
             chosen[name] = str(Path(chosen[name]).expanduser().resolve())
+    adapter = chosen_adapter(options)  # which one is promoted may change before a replay
+    chosen["adapter"] = "none" if adapter is None else str(adapter.resolve())
     versions = {name: metadata.version(name) for name in PACKAGES}
     return Setup(settings=chosen, versions={**versions, "python": platform.python_version()})
 
@@ -48,7 +50,8 @@ def settings_of(recorded: Mapping[str, object], options: Settings) -> Settings:
     if recorded == current_setup(options).settings:
         return options
     try:
-        return Settings.model_validate({**options.model_dump(), **recorded})
+        # Runs from before there were adapters recorded none.
+        return Settings.model_validate({**options.model_dump(), "adapter": "none", **recorded})
     except ValidationError as error:
         fault = error.errors()[0]
         name = ".".join(str(part) for part in fault["loc"])

@@ -8,17 +8,40 @@ processor too. Convolutions stay whole and get plain LoRA.
 from __future__ import annotations
 
 import importlib.util
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from diffusers.training_utils import cast_training_params
 from torch import Tensor, nn
 
 from medgen.errors import BadInput
-from medgen.generator.training.config import FinetuningConfig
 
 
-def add_adapter(unet: Any, config: FinetuningConfig, device: torch.device, dtype: Any) -> None:
+class AdapterSettings(Protocol):
+    """What an adapter is made by: "lora" or "qlora", rank, alpha, and which layers."""
+
+    @property
+    def method(self) -> str:
+        """Names the method; "qlora" puts the base into 4 bits."""
+        ...
+
+    @property
+    def rank(self) -> int:
+        """Rank of each layer's change."""
+        ...
+
+    @property
+    def alpha(self) -> int:
+        """The change is scaled by alpha / rank."""
+        ...
+
+    @property
+    def targets(self) -> list[str]:
+        """Ends of the names of the layers, or regular expressions."""
+        ...
+
+
+def add_adapter(unet: Any, config: AdapterSettings, device: torch.device, dtype: Any) -> None:
     """Freeze a U-Net and give it an adapter whose weights are float32.
 
     Args:

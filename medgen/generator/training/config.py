@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -24,6 +24,7 @@ from pydantic import (
 from medgen.errors import BadInput
 
 Share = Field(ge=0, le=1)
+Checked = TypeVar("Checked", bound=BaseModel)
 
 
 class Section(BaseModel):
@@ -145,13 +146,11 @@ class SamplesConfig(Section):
     guidance: float = 1.6
 
 
-class RunConfig(Section):
-    """What every run has.
+class LoopConfig(Section):
+    """What every training loop has.
 
     Args:
-        table: Image-text table; rows of `split=train` are used.
-        joined: Tables joined to it by `path`.
-        out: Folder of checkpoints, log, samples and the generator.
+        out: Folder of checkpoints, log, samples and the result.
         cache: Folder of cached latents and indices, shared by runs on the same data; `out` when
             null.
         batch: Pictures a step, over all processes and accumulations.
@@ -161,8 +160,6 @@ class RunConfig(Section):
         keep_last: Checkpoints to keep beside the best.
     """
 
-    table: Path
-    joined: list[Path] = []
     out: Path
     cache: Path | None = None
     seed: int = 0
@@ -189,8 +186,7 @@ class RunConfig(Section):
 
     def needed_files(self) -> dict[str, Path]:
         """Inputs that must be there, by key."""
-        joined = {f"joined[{index}]": path for index, path in enumerate(self.joined)}
-        return {"table": self.table, **joined}
+        return {}
 
     def check_files(self) -> None:
         """Refuse a run whose inputs are missing.
@@ -201,6 +197,23 @@ class RunConfig(Section):
         for key, path in self.needed_files().items():
             if not path.exists():
                 raise BadInput(f"{key}: {path} does not exist (paths are relative to {Path.cwd()})")
+
+
+class RunConfig(LoopConfig):
+    """A run on a table of images.
+
+    Args:
+        table: Image-text table; rows of `split=train` are used.
+        joined: Tables joined to it by `path`.
+    """
+
+    table: Path
+    joined: list[Path] = []
+
+    def needed_files(self) -> dict[str, Path]:
+        """Inputs that must be there, by key."""
+        joined = {f"joined[{index}]": path for index, path in enumerate(self.joined)}
+        return {"table": self.table, **joined}
 
 
 class TrainingConfig(RunConfig):
@@ -296,8 +309,32 @@ def load_config(
     Raises:
         BadInput: No such file, no YAML, an unknown key, a wrong value; with the key's name.
     """
-    content = _merged(_read(Path(path), ()), changes or {})
-    kind = FinetuningConfig if content.get("kind") == "diffusers" else TrainingConfig
+    content = read_config(path, changes)
+    if content.get("kind") == "diffusers":
+        return checked(FinetuningConfig, content, path)
+    return checked(TrainingConfig, content, path)
+
+
+def read_config(path: str | Path, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The entries of a configuration file, with what it extends and the changes, unchecked.
+
+    Raises:
+        BadInput: No such file, no YAML, or a file that extends itself.
+    """
+    return _merged(_read(Path(path), ()), changes or {})
+
+
+def checked(kind: type[Checked], content: Mapping[str, Any], path: str | Path) -> Checked:
+    """A configuration record of entries.
+
+    Args:
+        kind: The record.
+        content: From `read_config`.
+        path: The file, for the message.
+
+    Raises:
+        BadInput: An unknown key or a wrong value; with the key's name.
+    """
     try:
         return kind.model_validate(content)
     except ValidationError as error:

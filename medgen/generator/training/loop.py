@@ -21,7 +21,12 @@ from torch import Tensor
 
 from medgen.errors import BadInput, MedgenError
 from medgen.generator.checkpoints import writing_folder
-from medgen.generator.training.config import FinetuningConfig, RunConfig, TrainingConfig
+from medgen.generator.training.config import (
+    FinetuningConfig,
+    LoopConfig,
+    RunConfig,
+    TrainingConfig,
+)
 from medgen.generator.training.history import CheckpointHistory
 from medgen.generator.training.progress import LineReporter, Progress, Reporter, TrainingLog
 from medgen.generator.training.session import make_accelerator, stop_signal
@@ -71,7 +76,7 @@ class TrainingRun:
     """One run of a task: its steps, its checkpoints, its log."""
 
     def __init__(
-        self, config: RunConfig, task: Task, accelerator: Accelerator, reporter: Reporter
+        self, config: LoopConfig, task: Task, accelerator: Accelerator, reporter: Reporter
     ) -> None:
         self.config = config
         self.task = task
@@ -79,6 +84,7 @@ class TrainingRun:
         self.main = accelerator.is_main_process
         self.reporter = reporter
         self.folder = config.out / "generator"
+        self.best_folder = config.out / "generator_best"
         self.trained = {n: p for n, p in task.model.named_parameters() if p.requires_grad}
         if task.average is not None:
             task.average.to(accelerator.device)
@@ -135,6 +141,16 @@ class TrainingRun:
                     f"stopped at step {self.step} of {config.steps}; its checkpoint is written: "
                     "run the same command to go on"
                 )
+            if due and (why := self.ended()):
+                self._say(f"step {self.step}: {why}")
+                return
+
+    def ended(self) -> str:
+        """Why training ends here before its last step, asked after each save; "" to go on.
+
+        All processes must answer alike.
+        """
+        return ""
 
     def _shared(self, loss: Tensor, stop: bool) -> tuple[float, bool]:
         """The mean loss of all processes, and whether any of them was told to stop."""
@@ -221,7 +237,7 @@ class TrainingRun:
             self.history.save(state, best=best)
             self.task.write(self.folder)
             if best:
-                with writing_folder(self.config.out / "generator_best") as new:
+                with writing_folder(self.best_folder) as new:
                     shutil.copytree(self.folder, new, dirs_exist_ok=True)
         self.accelerator.wait_for_everyone()
 

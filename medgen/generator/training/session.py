@@ -12,10 +12,10 @@ from typing import Any
 from accelerate import Accelerator
 
 from medgen.errors import BadInput
-from medgen.generator.training.config import RunConfig
+from medgen.generator.training.config import LoopConfig
 
 
-def make_accelerator(config: RunConfig) -> Accelerator:
+def make_accelerator(config: LoopConfig) -> Accelerator:
     """The accelerator of a run, with its precision and its tracker.
 
     Raises:
