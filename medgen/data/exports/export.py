@@ -28,6 +28,7 @@ FORMATS = {
     "imagefolder": "imagefolder.write_imagefolder",
     "webdataset": "webdataset.write_webdataset",
     "chexgenbench": "tables.write_chexgenbench",
+    "dicom": "dicom_files.write_dicom",
     "parquet": "embedded_parquet.write_parquet",
 }
 

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from medgen.data.dataset_folder import Dataset, Which
@@ -17,11 +18,12 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Item:
-    """One image to write: its row, its split, and the file that holds it."""
+    """One image to write: its row, its split, the file that holds it, when its dataset was made."""
 
     row: Row
     split: str
     file: Path
+    made: datetime
 
     @property
     def name(self) -> str:
@@ -61,7 +63,7 @@ def items(
         file = (dataset.folder / row.path).resolve()
         if not file.is_relative_to(dataset.folder):
             raise BadInput(f"{row.path} of {row.id} lies outside of {dataset.folder}")
-        yield Item(row, dataset.split_of(row), file)
+        yield Item(row, dataset.split_of(row), file, dataset.created)
 
 
 def counted(found: Iterable[Item], total: int, progress: Progress) -> Iterator[Item]:
