@@ -67,12 +67,15 @@ def row(
     kept: bool = True,
     findings: list[Finding] | None = None,
     modality: str = CHEST,
+    picture: np.ndarray | None = None,
     **more: object,
 ) -> Row:
     """Write one picture into a dataset's folder and describe it."""
     shard = hashlib.sha256(name.encode()).hexdigest()[:2]
     path = f"images/{shard}/{name}.png" if kept else f"rejected/{shard}/{name}_{attempt}.png"
-    data = png_bytes(pixels(number, modality == FUNDUS), {"Fixture": "noise, no drawing"})
+    if picture is None:
+        picture = pixels(number, modality == FUNDUS)
+    data = png_bytes(picture, {"Fixture": "no drawing of the generator"})
     write_atomic(folder / path, data)
     findings = findings or []
     label = "; ".join(one.finding for one in findings) or "normal"
@@ -105,8 +108,8 @@ def row(
         "generator": "fixture",
         "verifier": "fixture",
         "sha256": hashlib.sha256(data).hexdigest(),
-        "width": SIDE,
-        "height": SIDE,
+        "width": picture.shape[1],
+        "height": picture.shape[0],
         "group": f"group {number // 2}",
     }
     return Row.model_validate({**values, **more})

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from medgen.console.text import fold, one_line
+from medgen.console.text import fold, note, one_line
 
 if TYPE_CHECKING:
+    from medgen.data.dataset_check import DatasetReport
+    from medgen.data.dataset_merge import Merged
+    from medgen.data.dataset_split import SplitReport
     from medgen.data.dataset_stats import DatasetStats
     from medgen.data.exports.export import Exported
 
@@ -65,4 +68,61 @@ def show_export(exported: Exported) -> None:
     console = Console()
     told = ", ".join(f"{split} {count}" for split, count in exported.splits.items())
     console.print(fold(f"{exported.images} images as {exported.format} ({told})", "green"))
-    console.print(one_line(exported.out), soft_wrap=True, highlight=False, markup=False)
+    _path(console, exported.out)
+
+
+def show_split(report: SplitReport) -> None:
+    """Print how many images of each label are in which part."""
+    console = Console()
+    table = Table()
+    table.add_column("label")
+    for name in report.shares:
+        table.add_column(name, justify="right")
+    for label, counts in report.labels.items():
+        table.add_row(fold(label), *(str(counts[name]) for name in report.shares))
+    console.print(table)
+    for line in report.notes:
+        console.print(note(line))
+    told = ", ".join(f"{name} {count}" for name, count in report.counts.items())
+    console.print(fold(f"{report.groups} groups: {told}", "green"))
+    _path(console, report.file)
+
+
+def show_merge(merged: Merged) -> None:
+    """Print what was merged where."""
+    console = Console()
+    for line in merged.notes:
+        console.print(note(line))
+    again = f", {merged.repeated} left out as copies" if merged.repeated else ""
+    console.print(
+        fold(
+            f"{merged.images} images and {merged.rejected} rejected ones of "
+            f"{len(merged.datasets)} datasets{again}",
+            "green",
+        )
+    )
+    _path(console, merged.out)
+
+
+def show_check(report: DatasetReport) -> None:
+    """Print what is wrong with a dataset, or that nothing is."""
+    console = Console()
+    for fault in [*report.faults, *(report.changed or [])]:
+        console.print(fold(f"{fault.kind}: {fault.text}"))
+    for fault in report.alike:
+        console.print(note(f"{fault.kind}: {fault.text}"))
+    for line in report.notes:
+        console.print(note(line))
+    told = ", ".join(f"{count} {kind}" for kind, count in report.counts.items())
+    again = "" if report.measured is None else f", {report.measured} measured again"
+    console.print(
+        fold(
+            f"{report.rows} rows, {report.images} images{again}: {told or 'no fault found'}",
+            "red" if told else "green",
+        )
+    )
+
+
+def _path(console: Console, path: str) -> None:
+    # Not wrapped: a path is there to be copied.
+    console.print(one_line(path), soft_wrap=True, highlight=False, markup=False)
