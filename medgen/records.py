@@ -270,10 +270,26 @@ class Critique(Record):
     score: float = 0.0
 
 
+class Tactic(Record):
+    """The recipe of actions that a refined candidate tries, and the chance that it was drawn with.
+
+    `modality`, `finding` and `kind` are what was wrong with the parent. `propensity` is 1 where
+    rules chose; a prompt policy draws, and a later one learns from what was drawn.
+    """
+
+    recipe: str
+    propensity: float = Field(gt=0, le=1)
+    modality: str
+    finding: str = ""
+    kind: str
+
+
 class Candidate(Record):
     """One drawn image with what it was told and what was found in it.
 
     `index` is which of the request's images it is for; `parent` the candidate that it refines.
+    `reward` is a learned selector's, null where none is set: differences between candidates of one
+    image are log-odds of being preferred.
     """
 
     id: str
@@ -285,6 +301,8 @@ class Candidate(Record):
     control: bool = False
     actions: list[str] = []
     critique: Critique | None = None
+    tactic: Tactic | None = None
+    reward: float | None = None
 
 
 class TraceEvent(Record):

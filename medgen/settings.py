@@ -34,6 +34,8 @@ RUN_SETTINGS = (
     "guidance_interval",
     "dynamic_threshold",
     "retrieval",
+    "selector",
+    "prompt_policy",
     "llm",
     "llm_method",
     "llm_tokens",
@@ -155,6 +157,17 @@ class Settings(BaseSettings):
         min_length=1,
         description="The feedback log: a file (SQLite), a postgresql:// URL (the 'postgres' "
         "extra), or 'off'. Runs are added to it as they end.",
+    )
+
+    selector: Path | None = Field(
+        None,
+        description="Folder of a learned selector (what `medgen rlhf selector` writes); candidates "
+        "are ranked by the verifier's score when not set.",
+    )
+    prompt_policy: Path | None = Field(
+        None,
+        description="File of a prompt policy (what `medgen rlhf prompt-policy` writes), or "
+        "'explore' to try the refiner's recipes evenly; its rules when not set.",
     )
 
     utility_steps: int | None = Field(

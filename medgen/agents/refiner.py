@@ -16,6 +16,7 @@ from pathlib import Path
 from medgen.agents.refiner_rules import ActionName, Recipe, RefinerRules, refiner_rules
 from medgen.agents.selector import critique_of, rank
 from medgen.agents.state import Trial, candidate_id, noise_seed
+from medgen.agents.tactics import TacticPolicy, chosen_recipe, what_is_wrong
 from medgen.knowledge.cards import finding_cards
 from medgen.records import Candidate, Conditioning, Correction, Critique, Finding, Plan
 from medgen.settings import settings
@@ -303,6 +304,7 @@ def refine(
     count: int,
     folder: Path,
     guidance_scale: float | None = None,
+    policy: TacticPolicy | None = None,
 ) -> list[Candidate]:
     """Plan the next round for one image.
 
@@ -316,6 +318,7 @@ def refine(
         count: How many candidates.
         folder: Where their images will lie.
         guidance_scale: The generator's own; the settings' when None.
+        policy: What draws the recipes; they are tried in turn when None.
 
     Returns:
         Candidates not yet drawn, no two told the same, and none told what one before was.
@@ -324,9 +327,12 @@ def refine(
     parent = rank(candidates)[0]
     situation = Situation(plan, parent, candidates, trials, rules, guidance_scale)
     drawn = [candidate.conditioning for candidate in candidates]
+    wrong = what_is_wrong(plan, situation.critique)
     planned = []
     for number in range(1, count + 1):
-        recipe = _recipe(rules, round_number, number, count)
+        turn = _recipe(rules, round_number, number, count)
+        key = f"{seed}/{parent.index}/{round_number}/{number}/recipe"
+        recipe, tactic = chosen_recipe(rules.recipes, turn, wrong, policy, key)
         start = parent.conditioning
         if parent.control:
             start = composed.model_copy(update={"seed": parent.conditioning.seed})
@@ -354,6 +360,7 @@ def refine(
                 image=str(folder / f"{name}.png"),
                 conditioning=told,
                 actions=[*actions, "fresh noise" if fresh else "same noise"],
+                tactic=tactic,
             )
         )
     return planned

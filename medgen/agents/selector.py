@@ -1,5 +1,8 @@
 """The selector: ranks candidates by what was measured and decides what happens to each image.
 
+Where every candidate has a learned reward (`medgen.feedback.selector`), that ranks those that are
+not rejected; what is accepted is the verifier's word all the same.
+
 Accepted means `Critique.accepted is True`; that everything abstained (null) is not accepted. The
 order is fixed, ties included, so that the same critiques always choose the same image. Knows
 nothing of how candidates are drawn or corrected.
@@ -42,18 +45,21 @@ def critique_of(candidate: Candidate) -> Critique:
 
 
 def rank(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Candidates, best first: hard rejections last, then accepted first, then by score.
+    """Candidates, best first: hard rejections last, then accepted first, then by reward or score.
 
     Equals stay in the order drawn, except that the control comes after a composed candidate: it
     wins only by being better.
     """
 
+    learned = all(one.reward is not None for one in candidates)
+
     def standing(candidate: Candidate) -> tuple[bool, bool, float, bool]:
         critique = critique_of(candidate)
+        worth = candidate.reward if learned else critique.score
         return (
             bool(critique.rejections),
             critique.accepted is not True,
-            -critique.score,
+            -(worth or 0.0),
             candidate.control,
         )
 

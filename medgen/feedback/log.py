@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
+
+from pydantic import ValidationError
 
 from medgen.errors import BadInput
 from medgen.feedback.database import Database, Row, Values
@@ -36,6 +38,20 @@ WAIT = 5.0  # seconds that a writer waits for others
 KINDS: dict[type[Label], str] = {Rating: "rating", Pair: "pair", RealOrSynthetic: "guess"}
 AnyLabel = TypeVar("AnyLabel", bound=Label)
 AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+class LabelledRow(NamedTuple):
+    """A labelled candidate as the log keeps it; `record` is its `LoggedCandidate` as JSON, unread.
+
+    Reading a record takes longer than fetching it, and a query needs few of them.
+    """
+
+    run: str
+    candidate: str
+    image_sha256: str
+    prompt: str
+    modality: str
+    record: str
 
 
 def configured_log(timeout: float = WAIT) -> FeedbackLog | None:
@@ -189,6 +205,13 @@ class FeedbackLog:
             LoggedCandidate, f"SELECT record FROM candidates{where} ORDER BY seq", values
         )
 
+    def labelled(self) -> list[LabelledRow]:
+        """Candidates whose image has a rating or was one of a pair, in the order added, unread."""
+        columns = ", ".join(LabelledRow._fields)
+        sql = f"SELECT {columns} FROM candidates WHERE image_sha256 IN ({LABELLED_IMAGES})"
+        with _collector_at_rest():
+            return [LabelledRow(*row) for row in self._database.select(f"{sql} ORDER BY seq")]
+
     def runs(self) -> list[LoggedRun]:
         """Runs in the order added, their plans in them, their candidates not."""
         return self._read(LoggedRun, "SELECT record FROM runs ORDER BY seq")
@@ -266,10 +289,23 @@ class FeedbackLog:
         return self._read(record, sql, [kind, *values])
 
     def _read(self, record: type[AnyRecord], sql: str, values: Values = ()) -> list[AnyRecord]:
-        """The records of a query for the column `record`."""
+        """The records of a query for the column `record`.
+
+        Raises:
+            BadInput: A row is no such record: something else than medgen wrote it.
+        """
         with _collector_at_rest():
             rows = self._database.select(sql, values)
-            return [record.model_validate_json(dumped) for (dumped,) in rows]
+            try:
+                return [record.model_validate_json(dumped) for (dumped,) in rows]
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(str(part) for part in first["loc"]) or record.__name__
+                raise BadInput(
+                    f"feedback log {self.name} holds a row that is no {record.__name__} "
+                    f"({where}: {first['msg']}): something else wrote it, or another medgen did; "
+                    "nothing was read"
+                ) from error
 
 
 @contextmanager

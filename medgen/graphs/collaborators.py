@@ -21,6 +21,8 @@ from medgen.settings import Settings, settings
 
 if TYPE_CHECKING:
     from medgen.agents.chat_model import LanguageModel
+    from medgen.feedback.prompt_policy import PromptPolicy
+    from medgen.feedback.selector import Reward
     from medgen.knowledge.cases import CaseIndex
     from medgen.knowledge.store import KnowledgeStore
 
@@ -106,6 +108,24 @@ class Collaborators:
         from medgen.agents.verifier import Panel
 
         return Panel.load()
+
+    @cached_property
+    def reward(self) -> Reward | None:
+        """The learned selector that the settings name, usable or not; None for none."""
+        if self.settings.selector is None:
+            return None
+        from medgen.feedback.selector import load_reward
+
+        return load_reward(self.settings.selector)
+
+    @cached_property
+    def prompt_policy(self) -> PromptPolicy | None:
+        """The policy that draws the refiner's recipes; None for the rules."""
+        if self.settings.prompt_policy is None:
+            return None
+        from medgen.feedback.prompt_policy import load_prompt_policy
+
+        return load_prompt_policy(self.settings.prompt_policy)
 
     @cached_property
     def store(self) -> KnowledgeStore:

@@ -44,6 +44,7 @@ from medgen.errors import BadInput, MedgenError
 from medgen.generator.base import adapter_of
 from medgen.graphs.collaborators import Collaborators
 from medgen.graphs.outcome import run_report
+from medgen.graphs.rewarding import rewarded
 from medgen.graphs.run_folder import (
     CANDIDATES,
     REPORT,
@@ -284,6 +285,7 @@ def verify(state: AgentState, minds: Collaborators) -> Step:
 def select(state: AgentState, minds: Collaborators) -> Step:
     """Rank each image's candidates, decide, and note what the refiner's actions did."""
     request, seconds = _request(state), seconds_spent(state)
+    state, decided_by = rewarded(state, minds)
     choices, trials = [], [Trial.model_validate(one) for one in state.get("trials", [])]
     settled = {one["index"]: Choice.model_validate(one) for one in state.get("choices", [])}
     for index in range(request.images):
@@ -297,11 +299,14 @@ def select(state: AgentState, minds: Collaborators) -> Step:
     update = {"choices": _dump_all(choices), "trials": _dump_all(trials)}
     drawn = [one for one in candidates_of(state) if one.round == state["round"]]
     new = {candidate.id for candidate in drawn}
-    outputs = {
+    outputs: Dumped = {
         "choices": update["choices"],
         "trials": [trial for trial in update["trials"] if trial["candidate"] in new],
     }
-    return Step(update, sorted(new), outputs, round=state["round"])
+    if minds.reward is not None:
+        update["candidates"] = state["candidates"]
+        outputs["rewards"] = {one.id: one.reward for one in drawn}
+    return Step(update, sorted(new), outputs, decided_by, round=state["round"])
 
 
 def refine(state: AgentState, minds: Collaborators) -> Step:
@@ -325,11 +330,15 @@ def refine(state: AgentState, minds: Collaborators) -> Step:
             count=request.candidates,
             folder=Path(state["folder"]) / CANDIDATES,
             guidance_scale=minds.settings.guidance_scale,
+            policy=minds.prompt_policy,
         )
     update = {"candidates": _dump_all([*candidates, *planned]), "round": round_number}
-    outputs = {candidate.id: candidate.actions for candidate in planned}
+    outputs: Dumped = {candidate.id: candidate.actions for candidate in planned}
     parents = sorted({candidate.parent or "" for candidate in planned})
-    return Step(update, parents, outputs, round=round_number)
+    if minds.prompt_policy is None:
+        return Step(update, parents, outputs, round=round_number)
+    outputs["recipes"] = {one.id: _dump(one.tactic) for one in planned if one.tactic is not None}
+    return Step(update, parents, outputs, minds.prompt_policy.name, round=round_number)
 
 
 def record(state: AgentState, minds: Collaborators) -> Step:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from medgen.errors import BadInput
+from medgen.feedback.prompt_policy import EXPLORE
 from medgen.records import Setup
 from medgen.settings import RUN_SETTINGS, Settings
 
@@ -32,8 +33,8 @@ def current_setup(options: Settings) -> Setup:
 
     chosen = options.model_dump(mode="json", include=set(RUN_SETTINGS))
     chosen["threads"] = options.threads or available_cores()
-    for name in ("weights", "tuned"):
-        if chosen[name] is not None:
+    for name in ("weights", "tuned", "selector", "prompt_policy"):
+        if chosen[name] not in (None, EXPLORE):
             chosen[name] = str(Path(chosen[name]).expanduser().resolve())
     adapter = chosen_adapter(options)  # which one is promoted may change before a replay
     chosen["adapter"] = "none" if adapter is None else str(adapter.resolve())
@@ -50,8 +51,9 @@ def settings_of(recorded: Mapping[str, object], options: Settings) -> Settings:
     if recorded == current_setup(options).settings:
         return options
     try:
-        # Runs from before there were adapters recorded none.
-        return Settings.model_validate({**options.model_dump(), "adapter": "none", **recorded})
+        # Runs from before there were adapters, selectors and policies recorded none.
+        none = {"adapter": "none", "selector": None, "prompt_policy": None}
+        return Settings.model_validate({**options.model_dump(), **none, **recorded})
     except ValidationError as error:
         fault = error.errors()[0]
         name = ".".join(str(part) for part in fault["loc"])
