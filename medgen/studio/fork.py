@@ -11,7 +11,14 @@ from medgen.errors import BadInput
 from medgen.settings import settings
 from medgen.studio.drawing import Tell
 from medgen.studio.files import run_folder
-from medgen.studio.generate import DRAWING_QUEUE, Shown, watch
+from medgen.studio.generate import (
+    DRAWING_QUEUE,
+    Shown,
+    begin,
+    cancel_drawing,
+    session_of,
+    watch,
+)
 from medgen.studio.pages import page
 from medgen.studio.story import DOING
 
@@ -48,7 +55,8 @@ def fork_panel(chosen: gr.State) -> None:
     step.change(
         lambda words: gr.update(choices=_fields(words), value=NOTHING), step, field, **private
     )
-    forking = go.click(
+    at_once: dict[str, Any] = {"queue": False, "api_visibility": "private"}
+    go.click(begin, **at_once).then(
         fork_run,
         [chosen, step, field, value],
         [status, progress, outcome],
@@ -58,13 +66,7 @@ def fork_panel(chosen: gr.State) -> None:
         concurrency_id=DRAWING_QUEUE,
         api_visibility="private",
     )
-    cancel.click(
-        lambda: page("status.html.j2", kind="quiet", text="Cancelled."),
-        outputs=status,
-        cancels=forking,
-        queue=False,
-        api_visibility="private",
-    )
+    cancel.click(cancel_drawing, outputs=status, **at_once)
 
 
 def _fields(words: str) -> list[str]:
@@ -73,7 +75,9 @@ def _fields(words: str) -> list[str]:
     return [NOTHING, *settable(STEPS[words])]
 
 
-async def fork_run(chosen: str, step: str, field: str, value: str) -> AsyncIterator[Shown]:
+async def fork_run(
+    chosen: str, step: str, field: str, value: str, request: gr.Request
+) -> AsyncIterator[Shown]:
     """Fork the chosen run and yield the status, the steps so far and the outcome, as HTML."""
 
     def work(tell: Tell) -> RunResult:
@@ -88,5 +92,5 @@ async def fork_run(chosen: str, step: str, field: str, value: str) -> AsyncItera
         changes = {} if field == NOTHING else {field: value.strip()}
         return fork(RunFolder.open(folder), STEPS[step], changes, on_start=tell, on_event=tell)
 
-    async for shown in watch(work):
+    async for shown in watch(work, session_of(request)):
         yield shown

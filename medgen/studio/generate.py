@@ -15,7 +15,7 @@ from gradio.components import Component
 from medgen.errors import BadInput, Cancelled, MedgenError
 from medgen.records import TraceEvent
 from medgen.settings import settings
-from medgen.studio.drawing import Tell, steps_of
+from medgen.studio.drawing import Cancellations, Tell, steps_of
 from medgen.studio.outcome import run_html
 from medgen.studio.pages import page
 from medgen.studio.story import DOING, Story
@@ -38,8 +38,10 @@ LIMITS = {
 INVITATION = (
     "Say what to draw, in a radiologist's words: findings, side, severity, then the modality."
 )
-CANCELLED = "Cancelled. What was done is kept: it is among the runs, as unfinished."
+CANCELLED = "Cancelled. What was done is kept among the runs, as unfinished."
+NOT_DRAWN = "Cancelled: it was still waiting, and will not be drawn."
 Shown = tuple[str, str, str]
+cancellations = Cancellations()
 
 
 def generate_tab(modalities: list[str]) -> None:
@@ -69,8 +71,8 @@ def generate_tab(modalities: list[str]) -> None:
             status = gr.HTML(_status("quiet", INVITATION), elem_id="status")
             progress = gr.HTML("", elem_id="progress")
             outcome = gr.HTML("", elem_id="outcome")
-    drawing = gr.on(
-        [draw.click, prompt.submit],
+    at_once: dict[str, Any] = {"queue": False, "api_visibility": "private"}
+    gr.on([draw.click, prompt.submit], begin, **at_once).then(
         draw_run,
         [prompt, modality, *advanced],
         [status, progress, outcome],
@@ -80,13 +82,7 @@ def generate_tab(modalities: list[str]) -> None:
         concurrency_limit=1,
         concurrency_id=DRAWING_QUEUE,
     )
-    cancel.click(
-        say_cancelled,
-        outputs=[status, progress],
-        cancels=drawing,
-        queue=False,
-        api_visibility="private",
-    )
+    cancel.click(cancel_drawing, outputs=status, **at_once)
 
 
 def _advanced_settings() -> list[Component]:
@@ -123,6 +119,7 @@ async def draw_run(
     steps: float,
     guidance: float,
     negative: str,
+    request: gr.Request,
 ) -> AsyncIterator[Shown]:
     """Draw a request and yield the status, the steps so far and the outcome, as HTML."""
 
@@ -143,16 +140,22 @@ async def draw_run(
             on_event=tell,
         )
 
-    async for shown in watch(work):
+    async for shown in watch(work, session_of(request)):
         yield shown
 
 
-async def watch(work: Callable[[Tell], RunResult]) -> AsyncIterator[Shown]:
-    """Yield the status, the steps and the outcome of a run, as HTML, while it goes on."""
+def session_of(request: gr.Request) -> str:
+    """The key of the browser's session that a request comes from."""
+    return request.session_hash or ""
+
+
+async def watch(work: Callable[[Tell], RunResult], session: str) -> AsyncIterator[Shown]:
+    """Yield the status, the steps and the outcome of a session's run, as HTML, while it goes on."""
     story = Story()
+    cancellations.start(session)
     yield _status("busy", "Loading the models (once after the studio starts)."), "", ""
     try:
-        async for thing in steps_of(work):
+        async for thing in steps_of(work, lambda: cancellations.asked(session)):
             if isinstance(thing, str):
                 story.tell(thing)
                 yield _status("busy", f"{story.doing} …"), _steps(story), ""
@@ -167,11 +170,19 @@ async def watch(work: Callable[[Tell], RunResult]) -> AsyncIterator[Shown]:
     except MedgenError as error:
         said = str(error)[:1].upper() + str(error)[1:]
         yield _status("error", said), _steps(story) if story.events else "", ""
+    finally:
+        cancellations.end(session)
 
 
-def say_cancelled() -> tuple[str, Any]:
-    """What the page says once a run was cancelled."""
-    return _status("quiet", CANCELLED), gr.skip()
+def begin(request: gr.Request) -> None:
+    """A drawing is asked for."""
+    cancellations.wait(session_of(request))
+
+
+def cancel_drawing(request: gr.Request) -> Any:
+    """Stop the session's drawing; one under way says so itself, one that waits is told of here."""
+    waits = cancellations.ask(session_of(request))
+    return _status("quiet", NOT_DRAWN) if waits else gr.skip()
 
 
 def _status(kind: str, text: str) -> str:

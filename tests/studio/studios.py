@@ -49,20 +49,23 @@ def studio(place: Place, port: int) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "medgen.cli", "studio", "--port", str(port)]
     command += ["--runs", str(place.runs), "--real", str(place.real)]
     environment = {**os.environ, **place.environment, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
+    said = place.runs.parent / f"studio_{port}.log"
+    with (
+        said.open("wb") as errors,
+        subprocess.Popen(command, env=environment, stderr=errors) as process,
+    ):
         try:
-            _wait_until_it_answers(process, port)
+            _wait_until_it_answers(process, port, said)
             yield process
         finally:
             process.kill()
 
 
-def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int) -> None:
+def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int, said: Path) -> None:
     end = time.monotonic() + STARTS_WITHIN
     while time.monotonic() < end:
         if process.poll() is not None:
-            assert process.stderr is not None
-            pytest.fail(process.stderr.read().decode())
+            pytest.fail(said.read_text(encoding="utf-8"))
         try:
             httpx.get(f"http://127.0.0.1:{port}/config", timeout=5)
         except httpx.HTTPError:

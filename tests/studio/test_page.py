@@ -75,6 +75,8 @@ def to_tab(page: Page, name: str) -> None:
 
 
 def set_slider(page: Page, name: str, value: int) -> None:
+    if not page.get_by_label(f"number input for {name}").is_visible():
+        page.get_by_text("Advanced settings").click()
     page.get_by_label(f"number input for {name}").fill(str(value))
     page.keyboard.press("Tab")
 
@@ -102,7 +104,6 @@ def press(page: Page, keys: str) -> None:
 
 def test_a_request_is_drawn_and_shown_beside_its_control(page: Page, place: Place) -> None:
     page.locator("#prompt textarea").fill(HOSTILE)
-    page.get_by_text("Advanced settings").click()
     set_slider(page, "Rounds", 1)
     set_slider(page, "Sampling steps", 4)
     page.get_by_label("Seed").fill("7")  # after the others: a page still building forgets it
