@@ -30,8 +30,8 @@ ALIKE = 1e-6
 class Example:
     """One image: what it was told, the prompt it answers, and its reward (higher is better).
 
-    `group` numbers the prompt; images are compared within a group only. `labelled` is false where
-    the reward is not from a label of this image.
+    `group` numbers the prompt; images are compared within a group only. `logged` is the log's own
+    record, None for an image that only a label names.
     """
 
     sha256: str
@@ -41,7 +41,7 @@ class Example:
     conditioning: Conditioning
     reward: float
     group: int
-    labelled: bool = True
+    logged: LoggedCandidate | None = None
 
 
 Reward = Callable[[Sequence[Example]], np.ndarray]
@@ -77,6 +77,7 @@ class _Image:
     prompt: str
     modality: str
     told: Conditioning
+    logged: LoggedCandidate | None = None
     levels: list[tuple[float, float]] = field(default_factory=list)
     wins: float = 0.0
     losses: float = 0.0
@@ -187,6 +188,7 @@ def _images(
                 prompt=label.prompt,
                 modality=label.modality,
                 told=one.drawn.conditioning if one else told,
+                logged=one,
             )
         return images[key]
 
@@ -199,7 +201,7 @@ def _images(
     if everything:
         for (sha256, prompt), one in drawn.items():
             told = one.drawn.conditioning
-            found = _Image(one.image_path, prompt, one.modality, told)
+            found = _Image(one.image_path, prompt, one.modality, told, one)
             images.setdefault((sha256, prompt), found)
     return images
 
@@ -219,7 +221,7 @@ def _examples(images: dict[tuple[str, str], _Image], reward: Reward | None) -> l
                 conditioning=one.told,
                 reward=0.0 if known is None else known,
                 group=group,
-                labelled=known is not None,
+                logged=one.logged,
             )
         )
     if reward is None or not examples:

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 
 from medgen.data.images import write_atomic
 from medgen.errors import BadInput
-from medgen.generator.adapter import read_lineage
+from medgen.generator.adapter import base_hash, read_lineage
 from medgen.generator.checkpoints import writing, writing_folder
 from medgen.records import Promotion, Record
 from medgen.settings import settings
@@ -108,6 +108,49 @@ def rollback(base: str) -> Promotion | None:
         line = known.promotions.get(base, [])[:-1]
         _write(root, known, base, line)
     return line[-1] if line else None
+
+
+class PromotionStatus(Record):
+    """Which adapter draws now (`using`: an id, "" for none) and why, and all promotions."""
+
+    base: str
+    using: str
+    why: str
+    registry: str
+    promotions: list[Promotion] = Field(default_factory=list)
+
+
+def current_base() -> str:
+    """The `base_hash` of the generator that the settings name."""
+    from medgen.generator.backends import BUNDLED
+
+    return base_hash(settings().weights or BUNDLED)
+
+
+def status() -> PromotionStatus:
+    """Which adapter draws by the settings, and the promotions of the base that they name.
+
+    Raises:
+        BadInput: The adapter of the settings cannot be read, or the registry is damaged.
+    """
+    from medgen.generator.backends import chosen_adapter
+
+    options, base = settings(), current_base()
+    chosen = chosen_adapter(options)
+    using = "" if chosen is None else read_lineage(chosen).id
+    if options.backend != "compact":
+        why = f"the backend is {options.backend}, which takes no adapter"
+    elif options.adapter is not None:
+        why = "MEDGEN_ADAPTER says so"
+    else:
+        why = "promoted" if using else "none is promoted"
+    return PromotionStatus(
+        base=base,
+        using=using,
+        why=why,
+        registry=str(adapters_folder() / REGISTRY),
+        promotions=registry().promotions.get(base, []),
+    )
 
 
 def _write(root: Path, known: Registry, base: str, line: list[Promotion]) -> None:

@@ -1,0 +1,261 @@
+"""Policy training end to end on a tiny generator; logs that nothing can be learned from."""
+
+import csv
+import json
+import math
+import shutil
+
+import pytest
+import torch
+from policies import policy, rating_of, squares_log, tiny_generator
+
+from medgen.errors import BadInput, MedgenError
+from medgen.feedback.log import FeedbackLog
+from medgen.feedback.policy import train_policy
+from medgen.feedback.policy_run import read_checks
+from medgen.feedback.preferences import held_out_groups, read_preferences
+from medgen.feedback.records import Pair
+from medgen.generator.adapter import base_hash, read_lineage
+from medgen.generator.checkpoints import read_state
+
+
+class Told:
+    """A reporter that keeps what it hears, and may stop the training."""
+
+    def __init__(self, at=lambda progress: None):
+        self.lines, self.steps, self.at = [], [], at
+
+    def say(self, text):
+        self.lines.append(text)
+
+    def step(self, progress):
+        self.steps.append(progress)
+        self.at(progress)
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory):
+    return tiny_generator(tmp_path_factory.mktemp("generator"))
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    opened = squares_log(tmp_path_factory.mktemp("log"))
+    yield opened
+    opened.close()
+
+
+def read(log, **changes):
+    given = {"sources": ["human"], "modalities": ["Brain MRI", "Fundus"], "least_difference": 0.25}
+    return read_preferences(log, **{**given, **changes})
+
+
+@pytest.mark.parametrize("method", ["reward_weighted", "dpo"])
+def test_held_out_prompts_are_told_apart_and_the_base_is_untouched(
+    generator, log, tmp_path, method
+):
+    before = base_hash(generator)
+    changes = {"repulsion": 0.5} if method == "reward_weighted" else {}
+    config = policy(tmp_path, generator, log, method=method, steps=24, **changes)
+    told = Told()
+    adapter = train_policy(config, told)
+    checks = read_checks(config.out)
+    assert checks[0].preference_loss == pytest.approx(math.log(2), abs=1e-6)
+    assert checks[0].preference_accuracy == 0.5
+    assert checks[-1].preference_loss < 0.9 * math.log(2)
+    assert checks[-1].preference_accuracy > 0.8
+    assert base_hash(generator) == before
+    lineage = read_lineage(adapter)
+    assert (lineage.base, lineage.method, lineage.labels) == (before, method, {"human": 32})
+    assert lineage.config["lr"] == 0.01
+    assert len(lineage.log) == 64
+    assert lineage.stopped == "all 24 steps done"
+    assert "preference_loss" in lineage.metrics
+    assert any("no real images" in note for note in lineage.notes)
+    if method == "dpo":
+        assert told.steps[0].loss == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_a_reversed_log_teaches_the_reverse(generator, tmp_path):
+    """The sign of the advantage counts: MINIM's took its size alone."""
+    accuracies = {}
+    for better in (True, False):
+        folder = tmp_path / str(better)
+        folder.mkdir()
+        opened = squares_log(folder, bright_is_better=better)
+        config = policy(folder, generator, opened, repulsion=0.5, held_out_percent=50, steps=16)
+        train_policy(config, Told())
+        accuracies[better] = read_checks(config.out)[-1].preference_accuracy
+    assert min(accuracies.values()) > 0.7
+
+
+def test_a_killed_training_goes_on_as_if_unbroken(generator, log, tmp_path):
+    whole = policy(tmp_path / "whole", generator, log, repulsion=0.5)
+    train_policy(whole, Told())
+    broken = policy(tmp_path / "broken", generator, log, repulsion=0.5)
+
+    def kill(progress):
+        if progress.step == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_policy(broken, Told(kill))
+    told = Told()
+    train_policy(broken, told)
+    assert any("goes on from" in line for line in told.lines)
+    assert told.steps[0].step == 5
+    ends = [read_state(one.out / "checkpoint-0000012.pt")["model"] for one in (whole, broken)]
+    for name, value in ends[0].items():
+        assert torch.equal(value, ends[1][name]), name
+    assert read_checks(whole.out) == read_checks(broken.out)
+    again = Told()
+    train_policy(broken, again)
+    assert not again.steps
+    assert "finished already" in again.lines[0]
+
+
+def test_what_fails_in_a_step_stops_the_training(generator, log, tmp_path):
+    """MINIM's training swallowed errors, an epoch at a time."""
+    config = policy(tmp_path, generator, log, lr=1e30, clip=1e30, steps=12)
+    with pytest.raises(MedgenError, match="the loss is"):
+        train_policy(config, Told())
+
+
+def test_it_stops_when_fidelity_is_lost_and_keeps_what_was_before(generator, log, tmp_path):
+    config = policy(
+        tmp_path, generator, log, fidelity_tolerance=0.001, lr=0.05, repulsion=1.0, margin=9.0,
+        steps=80, save_every=2,
+    )  # fmt: skip
+    adapter = train_policy(config, Told())
+    checks, lineage = read_checks(config.out), read_lineage(adapter)
+    limit = checks[0].fidelity_loss * 1.001
+    assert checks[-1].fidelity_loss > limit
+    assert checks[-1].step < 80
+    assert lineage.stopped == "stopped: the fidelity loss rose by more than 0%"
+
+
+def test_it_stops_when_held_out_prompts_gain_no_more(generator, log, tmp_path):
+    config = policy(tmp_path, generator, log, patience=1, lr=1e-12, steps=40, save_every=2)
+    lineage = read_lineage(train_policy(config, Told()))
+    assert "no better held-out figure" in lineage.stopped
+
+
+def test_a_training_of_another_log_is_not_gone_on_with(generator, log, tmp_path):
+    config = policy(tmp_path, generator, log, steps=4)
+    train_policy(config, Told())
+    other_log = squares_log(tmp_path, prompts=6)
+    with pytest.raises(BadInput, match="choose another `out`"):
+        train_policy(policy(tmp_path, generator, other_log, steps=8), Told())
+
+
+def test_real_images_beside(generator, log, tmp_path):
+    with (tmp_path / "table.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["path", "text", "modal", "label", "split", "group", "source"])
+        for number in range(16):
+            source = log.candidates()[number].image_path
+            shutil.copy(source, tmp_path / f"real{number}.png")
+            writer.writerow(
+                [f"real{number}.png", "", "Brain MRI", "glioma", "train", f"g{number}",
+                 "nickparvar_tumor"]
+            )  # fmt: skip
+    real = {"table": tmp_path / "table.csv", "share": 0.25, "held_out": 4}
+    config = policy(tmp_path, generator, log, steps=4, real=real)
+    lineage = read_lineage(train_policy(config, Told()))
+    assert not any("no real images" in note for note in lineage.notes)
+    assert lineage.metrics["fidelity_loss"] > 0
+
+
+def test_held_out_prompts_are_never_trained_on(log):
+    found = read(log)
+    aside = held_out_groups(found, 25)
+    assert len(aside) == 2
+    assert {found.examples[i].modality for i in range(32) if found.examples[i].group in aside} == {
+        "Brain MRI", "Fundus",
+    }  # fmt: skip
+    training = found.where({one.group for one in found.examples} - aside)
+    assert not {one.prompt for one in training.examples} & {
+        one.prompt for one in found.where(aside).examples
+    }
+    for better, worse in found.pairs:
+        assert found.examples[better].reward > found.examples[worse].reward
+        assert found.examples[better].group == found.examples[worse].group
+
+
+def test_an_empty_log_is_refused(tmp_path):
+    empty = FeedbackLog(tmp_path / "empty.sqlite")
+    with pytest.raises(BadInput, match="holds no labels by human"):
+        read(empty)
+
+
+def test_labels_of_other_sources_do_not_count(log):
+    with pytest.raises(BadInput, match="holds no labels by verifier"):
+        read(log, sources=["verifier"])
+    with pytest.raises(BadInput, match="human raters named bob"):
+        read(log, raters=["bob"])
+
+
+def test_equal_ratings_are_refused(tmp_path):
+    log = squares_log(tmp_path)
+    for one in log.candidates():
+        log.append_rating(rating_of(one, 3))
+    with pytest.raises(BadInput, match="nothing can be learned from"):
+        read(log)
+
+
+def test_raters_who_contradict_each_other_are_refused(tmp_path):
+    log = squares_log(tmp_path)
+    before = {one.image_sha256: one.rating for one in log.ratings()}
+    for one in log.candidates():
+        log.append_rating(rating_of(one, 6 - before[one.image_sha256], "bob"))
+    with pytest.raises(BadInput, match="contradict each other"):
+        read(log)
+
+
+def test_one_rater_is_said(log):
+    assert any("one human rater (ann)" in note for note in read(log).notes)
+
+
+def test_missing_images(tmp_path):
+    log = squares_log(tmp_path)
+    (tmp_path / "0-0.png").unlink()
+    found = read(log)
+    assert len(found.examples) == 31
+    assert "1 of 32 images are no longer there and were left out" in found.notes
+    for path in tmp_path.glob("[1-5]-*.png"):
+        path.unlink()
+    with pytest.raises(BadInput, match="21 of 32 labelled images"):
+        read(log)
+
+
+def test_choices_between_two_images_teach_too(tmp_path):
+    log = squares_log(tmp_path)
+    chosen = {one.drawn.image: one for one in log.candidates()}
+    fresh = FeedbackLog(tmp_path / "pairs.sqlite")
+    for number in range(4):
+        bright, dark = (chosen[str(tmp_path / f"{number}-{i}.png")] for i in (1, 0))
+        fresh.append_records([bright, dark])
+        fresh.append_pair(
+            Pair(rater="ann", source="human", prompt=bright.prompt, modality=bright.modality,
+                 winner=dark.image_sha256, loser=bright.image_sha256,
+                 winner_path=dark.image_path, loser_path=bright.image_path)
+        )  # fmt: skip
+    found = read(fresh)
+    assert len(found.pairs) == 4
+    for better, worse in found.pairs:
+        assert found.examples[better].path.endswith("-0.png")
+        assert found.examples[worse].path.endswith("-1.png")
+
+
+def test_a_configuration_that_does_not_split_is_refused(generator, log, tmp_path):
+    with pytest.raises(ValueError, match="a multiple of 2 is needed"):
+        policy(tmp_path, generator, log, method="dpo", batch=7)
+    with pytest.raises(BadInput, match="cannot be drawn by"):
+        train_policy(policy(tmp_path, generator, log, modalities=["OCT"]), Told())
+
+
+def test_the_lineage_is_plain_json(generator, log, tmp_path):
+    adapter = train_policy(policy(tmp_path, generator, log, steps=4), Told())
+    content = json.loads((adapter / "adapter.json").read_text())
+    assert content["config"]["log"] == log.name
+    assert json.loads((adapter / "adapter_config.json").read_text())["r"] == 4
