@@ -25,6 +25,7 @@ from medgen.commands import (
     knowledge,
     measuring,
     planning,
+    rlhf,
     serving,
     studio,
     tables,
@@ -92,6 +93,7 @@ app.add_typer(tables.commands, name="data")
 app.add_typer(dataset.commands, name="dataset")
 app.add_typer(tracing.commands, name="trace")
 app.add_typer(feedback.commands, name="feedback")
+app.add_typer(rlhf.commands, name="rlhf")
 
 
 @app.callback(invoke_without_command=True)
