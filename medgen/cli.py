@@ -28,6 +28,7 @@ from medgen.commands import (
     rlhf,
     serving,
     studio,
+    synthesizing,
     tables,
     tracing,
     training,
@@ -85,7 +86,7 @@ app = typer.Typer(
     ),
 )
 # The order is that of `medgen --help`.
-for group in (drawing, planning, measuring, training, studio, serving, doctor):
+for group in (drawing, planning, synthesizing, measuring, training, studio, serving, doctor):
     app.registered_commands.extend(group.commands.registered_commands)
 knowledge.commands.add_typer(importing.commands, name="import")
 app.add_typer(knowledge.commands, name="knowledge")

@@ -36,9 +36,11 @@ class Row(Record):
         id: The task's; every candidate of a task has it.
         attempt: Which candidate of the task, from 1 in the order drawn.
         path: Of the image within the dataset's folder, POSIX.
-        accepted: The verifier's word as in `Critique.accepted`; true and without `reasons` for
-            the images of `images/`, and for these alone.
-        reasons: Why the image is not among the accepted ones, one line each.
+        accepted: The verifier's word as in `Critique.accepted`: true, false, or null where nothing
+            that was asked could be measured.
+        reasons: Why the image is not one of the dataset's (`images/`) but one of the rejected,
+            one line each; empty for those that are kept. An image that nothing could measure is
+            kept only where the specification said so.
         modality: A modality card's name.
         prompt: The source prompt, which the image was verified against.
         drawn_prompt: What the generator was told.
@@ -108,7 +110,7 @@ class Row(Record):
     @property
     def kept(self) -> bool:
         """Whether it is one of the dataset's images, not one of the rejected."""
-        return self.accepted is True and not self.reasons
+        return self.accepted is not False and not self.reasons
 
 
 COLUMNS = tuple(Row.model_fields)

@@ -1,0 +1,298 @@
+"""Datasets from a phantom: quotas, the same bytes whatever the crew, resuming, poison, copies."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from inline_crew import BatchingPhantom, InlineCrew, minds
+from phantom import phantom_collaborators
+
+from medgen.data.dataset_rows import read_rows
+from medgen.errors import BadInput, MedgenError
+from medgen.graphs import synthesis, synthesis_engine
+from medgen.graphs.collaborators import Collaborators
+from medgen.graphs.synthesis import Outcome, synthesize
+from medgen.graphs.synthesis_journal import JOURNAL, Journal
+from medgen.graphs.synthesis_worker import Setup, Worker
+from medgen.records import Conditioning
+
+SPEC = """\
+seed: 3
+images:
+  - {modality: Chest X-ray, each: 3, findings: [cardiomegaly],
+     severity: [mild, severe], sex: [male]}
+budget: {rounds: 3, tasks_an_image: 4}
+diversity: {near_copies: false}
+"""
+OWN = ("journal.sqlite", "dataset.json")
+Make = Callable[..., Outcome]
+
+
+def files(folder: Path, *without: str) -> dict[str, str]:
+    """Every file of a dataset but the engine's own, by its hash."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in (*OWN, *without)
+    }
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """Makes a dataset with a crew in this process; keeps the crews in `make.crews`."""
+    monkeypatch.setattr(synthesis_engine, "PATIENCE", 0)
+
+    def run(
+        out: str,
+        text: str = SPEC,
+        workers: int = 1,
+        deaths: Sequence[int] = (),
+        collaborators: Callable[[], Collaborators] = minds,
+        name: str = "spec.yaml",
+        **more: Any,
+    ) -> Outcome:
+        spec = tmp_path / name
+        spec.write_text(text, encoding="utf-8")
+
+        def crew(*given: Any) -> InlineCrew:
+            setup: Setup = given[3]
+            run.crew = InlineCrew(workers, setup, set(deaths), collaborators)  # type: ignore[attr-defined]
+            return run.crew  # type: ignore[attr-defined, no-any-return]
+
+        monkeypatch.setattr(synthesis, "_crew", crew)
+        return synthesize(spec, tmp_path / out, minds=minds, **more)
+
+    return run
+
+
+def test_quotas_are_filled_and_every_image_has_a_row(tmp_path: Path, make: Make) -> None:
+    outcome = make("set")
+    assert (outcome.kept, outcome.wanted, outcome.complete) == (6, 6, True)
+    rows = list(read_rows(tmp_path / "set"))
+    kept = [row for row in rows if row.kept]
+    assert len(kept) == 6 and len(rows) > 6
+    assert {row.severity for row in kept} == {"mild", "severe"}
+    assert {row.sex for row in kept} == {"male"} and {row.label for row in kept} == {"cardiomegaly"}
+    on_disk = {name for name in files(tmp_path / "set") if name.endswith(".png")}
+    assert on_disk == {row.path for row in rows}
+    for row in rows:
+        content = (tmp_path / "set" / row.path).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == row.sha256
+        assert b"Synthetic" in content
+        assert row.path.startswith("images/") == row.kept == (row.accepted is True)
+        assert row.kept or row.reasons
+    assert all(row.control_score is not None for row in rows)
+
+
+def test_each_image_is_what_the_agent_itself_would_have_drawn(tmp_path: Path, make: Make) -> None:
+    from medgen.graphs.agent import Agent
+    from medgen.graphs.synthesis_cells import task_seed
+
+    make("set")
+    kept = [row for row in read_rows(tmp_path / "set") if row.kept]
+    for row in kept[:3]:
+        run = Agent(minds()).run(
+            row.prompt,
+            row.modality,
+            seed=task_seed(3, row.id),
+            rounds=3,
+            candidates=2,
+            out=tmp_path / row.id,
+        )
+        drawn = np.asarray(run.image)
+        from medgen.data.images import load_image
+
+        assert (np.asarray(load_image(tmp_path / "set" / row.path)) == drawn).all()
+        assert run.accepted and run.rounds == row.rounds
+
+
+@pytest.mark.parametrize("workers", [2, 5])
+def test_the_number_of_workers_changes_no_byte(tmp_path: Path, make: Make, workers: int) -> None:
+    make("one")
+    make("many", workers=workers)
+    assert files(tmp_path / "one") == files(tmp_path / "many")
+
+
+def test_the_generator_is_given_full_batches(make: Make) -> None:
+    make("set", SPEC.replace("each: 3", "each: 16"))
+    batches = [len(batch) for one in make.crew.generators for batch in one.batches]  # type: ignore[attr-defined]
+    assert max(batches) == 4
+    assert sum(batches) / len(batches) > 3.4
+
+
+def test_another_seed_gives_other_images_under_the_same_ids(tmp_path: Path, make: Make) -> None:
+    make("one")
+    make("two", seed=4)
+    one, two = (files(tmp_path / name) for name in ("one", "two"))
+    shared = {name for name in one.keys() & two.keys() if name.startswith("images")}
+    assert shared and all(one[name] != two[name] for name in shared)
+
+
+class Stop(Exception):
+    pass
+
+
+def test_a_run_that_stops_anywhere_is_gone_on_with(tmp_path: Path, make: Make) -> None:
+    whole = make("whole")
+    expected = files(tmp_path / "whole")
+    drawn = 0
+
+    def stop_at(limit: int) -> Callable[[Any], None]:
+        def on_progress(progress: Any) -> None:
+            if progress.drawn >= limit:
+                raise Stop
+
+        return on_progress
+
+    limit = 1
+    while True:
+        try:
+            outcome = make("parts", resume=True, on_progress=stop_at(limit))
+        except Stop:
+            with_journal = Journal(tmp_path / "parts" / JOURNAL)
+            now = with_journal.counts()["drawn"]
+            with_journal.close()
+            assert now > drawn  # it went on: nothing that was done is drawn again
+            drawn, limit = now, now + 1
+            continue
+        break
+    assert (outcome.kept, outcome.drawn) == (whole.kept, whole.drawn)
+    assert files(tmp_path / "parts") == expected
+    again = make("parts", resume=True)
+    assert make.crew.steps == 0 and again.kept == whole.kept  # type: ignore[attr-defined]
+
+
+def test_lost_workers_lose_nothing(tmp_path: Path, make: Make) -> None:
+    make("whole")
+    make("hurt", workers=2, deaths=(2, 3, 7, 11))
+    assert files(tmp_path / "hurt") == files(tmp_path / "whole")
+
+
+class Poisoned(BatchingPhantom):
+    """Cannot draw severe cases: raises, or is too slow."""
+
+    def sample(self, conditionings: Sequence[Conditioning]) -> np.ndarray:
+        if any("severe" in told.prompt and told.seed % 3 == 0 for told in conditionings):
+            raise ValueError("poison")
+        return super().sample(conditionings)
+
+
+def test_poison_is_set_aside_and_harms_no_other_task(tmp_path: Path, make: Make) -> None:
+    table = "id,prompt\n" + "".join(
+        f'{word}{n},"{word} cardiomegaly, chest X-ray"\n'
+        for n in range(6)
+        for word in ("mild", "severe")
+    )
+    make("well", table, name="prompts.csv")
+    outcome = make(
+        "ill",
+        table,
+        name="prompts.csv",
+        collaborators=lambda: phantom_collaborators(Poisoned()),
+    )
+    assert outcome.quarantined and all("poison" in why for why in outcome.quarantined.values())
+    assert all(name.startswith("severe") for name in outcome.quarantined)
+    well, ill = (
+        files(tmp_path / "well", "manifest.csv", "manifest.parquet"),
+        files(tmp_path / "ill", "manifest.csv", "manifest.parquet"),
+    )
+    assert {
+        k: v
+        for k, v in well.items()
+        if Path(k).name.split(".")[0].split("_")[0] not in outcome.quarantined
+    } == ill
+    assert {row.id for row in read_rows(tmp_path / "ill")} == {
+        row.id for row in read_rows(tmp_path / "well")
+    } - outcome.quarantined.keys()
+
+
+def test_a_full_disk_stops_the_run_and_is_gone_on_with(
+    tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make("whole")
+    write, written = Worker._write, [0]
+
+    def full(self: Worker, *arguments: Any) -> Any:
+        written[0] += 1
+        if written[0] > 7:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(self, *arguments)
+
+    monkeypatch.setattr(Worker, "_write", full)
+    with pytest.raises(MedgenError, match="is full: make room, then go on with --resume"):
+        make("full")
+    monkeypatch.setattr(Worker, "_write", write)
+    make("full", resume=True)
+    assert files(tmp_path / "full") == files(tmp_path / "whole")
+
+
+def test_near_copies_are_turned_down_and_the_most_alike_left_out(
+    tmp_path: Path, make: Make
+) -> None:
+    text = SPEC.replace("near_copies: false", "near_copies: true, pool: 1.5")
+    outcome = make("set", text)
+    rows = list(read_rows(tmp_path / "set"))
+    copies = [row for row in rows if any("near copy of" in reason for reason in row.reasons)]
+    assert len(copies) == outcome.near_copies > 0  # phantom films are much alike
+    assert all(row.accepted is True and row.path.startswith("rejected/") for row in copies)
+    per = {name: sum(r.kept for r in rows if r.severity == name) for name in ("mild", "severe")}
+    assert all(count <= 3 for count in per.values())
+    assert {row.path for row in rows} == {n for n in files(tmp_path / "set") if n.endswith("png")}
+
+
+def test_thresholds_reject_and_say_so(tmp_path: Path, make: Make) -> None:
+    text = SPEC + "thresholds: {score: 0.95}\n"
+    outcome = make("set", text.replace("tasks_an_image: 4", "tasks_an_image: 1"))
+    assert outcome.kept == 0 and len(outcome.unmet) == 2
+    reasons = {reason for row in read_rows(tmp_path / "set") for reason in row.reasons}
+    assert "score 0.90 under the specification's 0.95" in reasons
+
+
+def test_only_a_share_of_tasks_draws_the_control(tmp_path: Path, make: Make) -> None:
+    make("set", SPEC.replace("each: 3", "each: 12") + "control_share: 0.3\n")
+    rows = list(read_rows(tmp_path / "set"))
+    with_control = {row.id for row in rows if row.control_score is not None}
+    assert 0 < len(with_control) < len({row.id for row in rows}) / 2
+
+
+def test_a_folder_in_use_or_of_another_specification_is_refused(tmp_path: Path, make: Make) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.txt").write_text("mine")
+    with pytest.raises(BadInput, match="is not empty"):
+        make("taken")
+    with pytest.raises(BadInput, match="holds no run to go on with"):
+        make("taken", resume=True)
+    assert [path.name for path in (tmp_path / "taken").iterdir()] == ["thesis.txt"]
+    make("set")
+    before = files(tmp_path / "set")
+    with pytest.raises(BadInput, match="is not empty: go on with that run with --resume"):
+        make("set")
+    with pytest.raises(BadInput, match="begun with another specification or seed"):
+        make("set", resume=True, seed=99)
+    assert files(tmp_path / "set") == before
+
+
+def test_what_cannot_be_drawn_leaves_nothing(tmp_path: Path, make: Make) -> None:
+    text = SPEC.replace("Chest X-ray", "Brain MRI").replace("cardiomegaly", "glioma")
+    with pytest.raises(BadInput, match="phantom cannot draw Brain MRI"):
+        make("nowhere/set", text.replace(", severity: [mild, severe], sex: [male]", ""))
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_the_dataset_says_what_made_it(tmp_path: Path, make: Make) -> None:
+    make("set")
+    told = json.loads((tmp_path / "set" / "dataset.json").read_text())
+    assert told["generator"]["fingerprint"] == BatchingPhantom.fingerprint
+    assert (told["format"], told["seed"], told["accepted"], told["complete"]) == (1, 3, 6, True)
+    with (tmp_path / "set" / "manifest.csv").open(newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    keys = [(line["id"], int(line["attempt"])) for line in lines]
+    assert keys == sorted(keys)
