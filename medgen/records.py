@@ -207,7 +207,8 @@ class Conditioning(Record):
 
     `structured` holds the numeric and categorical conditions by name (see
     `medgen.generator.structured`); a missing name means "not given". `init_image` is re-noised by
-    `strength` in (0, 1]; with `mask_image` only where that picture is bright.
+    `strength` in (0, 1]; with `mask_image` only where that picture is bright. `aims` steers by
+    gradient (see `medgen.generator.steering`): head of the verifier's reader to wanted classes.
     """
 
     prompt: str
@@ -220,6 +221,7 @@ class Conditioning(Record):
     init_image: str | None = None
     strength: float | None = None
     mask_image: str | None = None
+    aims: dict[str, list[str]] = {}
 
 
 class Correction(Record):

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from medgen.records import Record
 
-ActionName = Literal["structured", "emphasis", "negative", "guidance", "img2img"]
+ActionName = Literal["structured", "emphasis", "negative", "guidance", "img2img", "region", "steer"]
 
 
 class Span(Record):
@@ -51,6 +51,12 @@ class Renoising(Record):
     least_score: float
 
 
+class Region(Record):
+    """How much noise a region drawn anew is given."""
+
+    strength: float = Field(gt=0, le=1)
+
+
 class Memory(Record):
     """How many trials without improvement drop an action."""
 
@@ -74,6 +80,7 @@ class RefinerRules(Record):
     longest_negative_prompt: int
     guidance: Guidance
     img2img: Renoising
+    region: Region
     memory: Memory
     recipes: list[Recipe] = Field(min_length=2)
 

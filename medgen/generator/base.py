@@ -44,6 +44,11 @@ class Generator(Protocol):
         ...
 
 
+def steers(generator: Generator) -> bool:
+    """Whether a generator follows `Conditioning.aims`; a backend that does not say so does not."""
+    return bool(getattr(generator, "steers", False))
+
+
 def adapter_of(generator: Generator) -> str:
     """The id of the adapter that a generator draws with; empty for none, or a backend without."""
     return str(getattr(generator, "adapter", ""))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -35,8 +36,10 @@ from medgen.generator.sampling import (
     bounded,
     latent_mask,
 )
+from medgen.generator.steering import LAST_TIME, Steering
 from medgen.generator.text import CompactTextEncoder, TextTokenizer
 from medgen.generator.unet import MedicalUNet
+from medgen.measure.reader import bundled_reader
 from medgen.records import Conditioning
 
 
@@ -47,6 +50,7 @@ class Way(NamedTuple):
     branches: tuple[Literal["without", "given", "opposite"], ...]
     strength: float | None
     masked: bool
+    steered: bool
 
 
 def fingerprint_folder(folder: Path) -> str:
@@ -63,6 +67,7 @@ class CompactGenerator:
     """Text, modality and numbers in; 256x256 pictures out (see `Generator`)."""
 
     reads_free_text = False
+    steers = True
 
     def __init__(
         self,
@@ -148,6 +153,8 @@ class CompactGenerator:
             if not 0 < strength <= 1:
                 raise BadInput(f"strength {strength} is not in (0, 1]")
         scale = self._scale(conditioning)
+        if conditioning.aims:
+            self.steering.check(conditioning.aims)
         branches: list[Literal["without", "given", "opposite"]] = []
         if scale != 1:
             branches.append("without")
@@ -160,7 +167,16 @@ class CompactGenerator:
             tuple(branches),
             strength,
             bool(conditioning.mask_image),
+            bool(conditioning.aims),
         )
+
+    @cached_property
+    def steering(self) -> Steering:
+        """Gradient guidance by the verifier's reader, loaded when first asked for."""
+        return Steering(bundled_reader(), lambda latents: self._decode(latents, None))
+
+    def _decode(self, latents: Tensor, grain: Tensor | None) -> Tensor:
+        return self.autoencoder.decode(latents * self.std + self.mean, grain)
 
     def _scale(self, conditioning: Conditioning) -> float:
         given = conditioning.guidance_scale
@@ -216,11 +232,16 @@ class CompactGenerator:
             else:
                 alone = "given" if "given" in way.branches else "without"
                 (predicted,) = self._predict(latents, timestep, contexts[alone], 1)
+            time = float(timestep) / scheduler.config.num_train_timesteps
+            if way.steered and time > LAST_TIME:
+                clean = levels.clean(predicted, latents)
+                clean = self.steering.moved(clean, [c.aims for c in batch], draws)
+                predicted = levels.predicted(clean, latents)
             if free is not None:
                 clean = levels.clean(predicted, latents)
                 predicted = levels.predicted(torch.lerp(start, clean, free), latents)
             latents = scheduler.step(predicted, timestep, latents).prev_sample
-        pictures = self.autoencoder.decode(latents * self.std + self.mean, grain)
+        pictures = self._decode(latents, grain)
         if kept is not None and mask is not None:
             pictures = blend(pictures, kept, mask)
         pixels = pictures.add(1).mul(127.5).clamp(0, 255).round().to(torch.uint8)

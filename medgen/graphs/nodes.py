@@ -41,7 +41,7 @@ from medgen.agents.state import (
 )
 from medgen.data.images import load_image, save_synthetic_png, square, write_atomic
 from medgen.errors import BadInput, MedgenError
-from medgen.generator.base import adapter_of
+from medgen.generator.base import adapter_of, steers
 from medgen.graphs.collaborators import Collaborators
 from medgen.graphs.outcome import run_report
 from medgen.graphs.rewarding import rewarded
@@ -330,6 +330,7 @@ def refine(state: AgentState, minds: Collaborators) -> Step:
             count=request.candidates,
             folder=Path(state["folder"]) / CANDIDATES,
             guidance_scale=minds.settings.guidance_scale,
+            steers=steers(minds.generator),
             policy=minds.prompt_policy,
         )
     update = {"candidates": _dump_all([*candidates, *planned]), "round": round_number}
