@@ -65,8 +65,28 @@ def _level(channels: int, blocks: int) -> list[nn.Module]:
     return [ResidualBlock(channels) for _ in range(blocks)]
 
 
+def _encoder(
+    channels: tuple[int, int, int], blocks: tuple[int, int, int], latent_channels: int, patch: int
+) -> nn.Sequential:
+    fine, middle, coarse = channels
+    return nn.Sequential(
+        nn.PixelUnshuffle(patch),
+        nn.Conv2d(3 * patch * patch, fine, 3, padding=1),
+        *_level(fine, blocks[0]),
+        nn.Conv2d(fine, middle, 3, stride=2, padding=1),
+        *_level(middle, blocks[1]),
+        nn.Conv2d(middle, coarse, 3, stride=2, padding=1),
+        *_level(coarse, blocks[2]),
+        nn.Conv2d(coarse, latent_channels, 3, padding=1),
+    )
+
+
 class CompactAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
-    """Images (batch, 3, H, W) in [-1, 1] <-> latents (batch, 16, H/16, W/16) in (-bound, bound)."""
+    """Images (batch, 3, H, W) in [-1, 1] <-> latents (batch, C, H/16, W/16) in (-bound, bound).
+
+    C is `latent_channels`, and `detail_channels` more where a second encoder was added later for
+    what the first ones do not hold: the first ones keep their meaning.
+    """
 
     @register_to_config
     def __init__(
@@ -78,21 +98,17 @@ class CompactAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         patch: int = 4,
         bound: float = 4.0,
         grain: bool = False,
+        detail_channels: int = 0,
+        detail_widths: tuple[int, int, int] = (40, 72, 96),
     ) -> None:
         super().__init__()
         fine, middle, coarse = channels
-        self.encoder = nn.Sequential(
-            nn.PixelUnshuffle(patch),
-            nn.Conv2d(3 * patch * patch, fine, 3, padding=1),
-            *_level(fine, encoder_blocks[0]),
-            nn.Conv2d(fine, middle, 3, stride=2, padding=1),
-            *_level(middle, encoder_blocks[1]),
-            nn.Conv2d(middle, coarse, 3, stride=2, padding=1),
-            *_level(coarse, encoder_blocks[2]),
-            nn.Conv2d(coarse, latent_channels, 3, padding=1),
+        self.encoder = _encoder(channels, encoder_blocks, latent_channels, patch)
+        self.detail_encoder = (
+            _encoder(detail_widths, (1, 1, 1), detail_channels, patch) if detail_channels else None
         )
         self.decoder = nn.Sequential(
-            nn.Conv2d(latent_channels, coarse, 3, padding=1),
+            nn.Conv2d(latent_channels + detail_channels, coarse, 3, padding=1),
             *_level(coarse, decoder_blocks[2]),
             nn.Conv2d(coarse, middle * 4, 1),
             nn.PixelShuffle(2),
@@ -108,12 +124,15 @@ class CompactAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.grainer = Grain(fine, patch) if grain else None
 
     def encode(self, images: Tensor) -> Tensor:
-        """Latents of images: (batch, 3, H, W) in [-1, 1] -> (batch, 16, H/16, W/16)."""
+        """Latents of images: (batch, 3, H, W) in [-1, 1] -> (batch, C, H/16, W/16)."""
         bound = self.config.bound
-        return bound * torch.tanh(self.encoder(images) / bound)
+        latents = self.encoder(images)
+        if self.detail_encoder is not None:
+            latents = torch.cat([latents, self.detail_encoder(images)], 1)
+        return bound * torch.tanh(latents / bound)
 
     def decode(self, latents: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Images of latents: (batch, 16, h, w) -> (batch, 3, 16h, 16w), about [-1, 1].
+        """Images of latents: (batch, C, h, w) -> (batch, 3, 16h, 16w), about [-1, 1].
 
         Args:
             latents: What `encode` gives.

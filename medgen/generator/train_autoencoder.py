@@ -43,9 +43,10 @@ def to_model(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
-def _random_crops(
+def random_crops(
     images: np.ndarray, rows: np.ndarray, crop: int, generator: np.random.Generator
 ) -> np.ndarray:
+    """Square crops (n, crop, crop, 3) uint8 of the given rows of images."""
     limit = images.shape[1] - crop + 1
     tops, lefts = generator.integers(0, limit, (2, len(rows)))
     return np.stack(
@@ -87,7 +88,7 @@ def train(config: dict[str, Any]) -> None:
         generator = np.random.default_rng([config["seed"], step])
         torch.manual_seed(hash((config["seed"], step)) % 2**63)  # the noise on latents
         rows = generator.choice(len(training), config["batch"], p=weights)
-        pixels = _random_crops(images, np.array(training)[rows], config["crop"], generator)
+        pixels = random_crops(images, np.array(training)[rows], config["crop"], generator)
         progress = step / config["steps"]
         rate = config["lr"] * min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * progress))
         for group in optimizer.param_groups:

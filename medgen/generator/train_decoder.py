@@ -1,7 +1,9 @@
 """Sharpening of the compact autoencoder's decoder; its encoder, and so every latent, stays.
 
-Run as `python -m medgen.generator.train_decoder configs/decoder.yaml`; resumable. Whole images, so
-that group statistics are those of drawing. Latents get Gaussian noise of a random deviation, up to
+With `detail_channels` a second encoder is trained along, whose latents hold what the first ones do
+not. Run as `python -m medgen.generator.train_decoder configs/decoder.yaml`; resumable. Crops up to
+step `adversarial_from`, then the discriminator and whole images, so that group statistics are those
+of drawing. Latents get Gaussian noise of a random deviation, up to
 `noise`: drawn latents are not as clean as encoded ones. The adversarial part is scaled so that its
 gradient at the last layer is `adversarial` times that of the rest (Esser et al. 2021, arXiv
 2012.09841).
@@ -32,7 +34,12 @@ from medgen.generator.sharpness import (
     hinge_loss,
     texture_distance,
 )
-from medgen.generator.train_autoencoder import psnr, reconstruction_loss, to_model
+from medgen.generator.train_autoencoder import (
+    psnr,
+    random_crops,
+    reconstruction_loss,
+    to_model,
+)
 from medgen.measure.reader import Reader
 
 
@@ -61,20 +68,34 @@ def read_pictures(table: Path, images: Path) -> Pictures:
     return Pictures(pixels, training, train[held_out], modals, classes, weights / weights.sum())
 
 
-def widened(folder: Path, decoder_blocks: list[int]) -> CompactAutoencoder:
-    """An autoencoder with grain and more decoder blocks; what is new changes nothing at first."""
+def widened(folder: Path, decoder_blocks: list[int], detail_channels: int) -> CompactAutoencoder:
+    """An autoencoder with grain, more blocks and more latents, which change nothing at first."""
     trained = CompactAutoencoder.from_pretrained(folder, use_safetensors=True).float()
-    more = {"decoder_blocks": tuple(decoder_blocks), "grain": True}
+    more = {
+        "decoder_blocks": tuple(decoder_blocks),
+        "grain": True,
+        "detail_channels": detail_channels,
+    }
     model = CompactAutoencoder(**{**trained.config, **more})
     model.encoder.load_state_dict(trained.encoder.state_dict())
     if trained.grainer is not None and model.grainer is not None:
         model.grainer.load_state_dict(trained.grainer.state_dict())
+    if trained.detail_encoder is not None and model.detail_encoder is not None:
+        model.detail_encoder.load_state_dict(trained.detail_encoder.state_dict())
     layers = list(trained.decoder)
+    _widen_input(cast(nn.Conv2d, layers[0]), cast(nn.Conv2d, model.decoder[0]).in_channels)
     for layer in model.decoder:
         added = isinstance(layer, ResidualBlock) and not isinstance(layers[0], ResidualBlock)
         if not added:
             layer.load_state_dict(layers.pop(0).state_dict())
     return model
+
+
+def _widen_input(layer: nn.Conv2d, channels: int) -> None:
+    missing = channels - layer.in_channels
+    zeros = layer.weight.new_zeros(layer.out_channels, missing, *layer.kernel_size)
+    layer.weight = nn.Parameter(torch.cat([layer.weight.data, zeros], 1))
+    layer.in_channels = channels
 
 
 class Losses(NamedTuple):
@@ -95,7 +116,9 @@ class Sharpening:
     def __init__(self, config: dict[str, Any], classes: int) -> None:
         torch.manual_seed(config["seed"])
         self.config = config
-        self.model = widened(Path(config["init_from"]), config["decoder_blocks"])
+        self.model = widened(
+            Path(config["init_from"]), config["decoder_blocks"], config["detail_channels"]
+        )
         self.model.encoder.requires_grad_(False)
         self.trained = [one for one in self.model.parameters() if one.requires_grad]
         self.average = copy.deepcopy(self.model).requires_grad_(False)
@@ -118,8 +141,10 @@ class Sharpening:
         self.balance = state["balance"]
         return int(state["step"])
 
-    def step(self, target: Tensor, classes: Tensor, rate: float, generator: Any) -> Losses:
-        """One step of the decoder and one of the discriminator on images in [-1, 1]."""
+    def step(
+        self, target: Tensor, classes: Tensor, rate: float, generator: Any, adversarial: bool = True
+    ) -> Losses:
+        """One step of the decoder, and one of the discriminator, on images in [-1, 1]."""
         config = self.config
         for optimizer, factor in (
             (self.optimizer, 1.0),
@@ -127,39 +152,32 @@ class Sharpening:
         ):
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
-        with torch.no_grad():
-            latents = self.model.encode(target)
-            deviation = config["noise"] * torch.rand(len(target), 1, 1, 1, generator=generator)
-            latents = latents + deviation * torch.randn(latents.shape, generator=generator)
+        latents = self.model.encode(target)
+        deviation = config["noise"] * torch.rand(len(target), 1, 1, 1, generator=generator)
+        latents = latents + deviation * torch.randn(latents.shape, generator=generator)
         grain = torch.randn(len(target), 1, *target.shape[2:], generator=generator)
         output = self.model.decode(latents, grain)
-
-        self.critic.requires_grad_(False)
-        judged, ours = self.critic(output, classes)
-        with torch.no_grad():
-            _, theirs = self.critic(target, classes)
-        matching = torch.stack(
-            [F.l1_loss(a, b) / b.abs().mean() for a, b in zip(ours, theirs, strict=True)]
-        ).mean()
         distance = self.features(output, target)
         texture = texture_distance(output, target)
         reconstruction = reconstruction_loss(output, target)
-        rest = (
+        loss = (
             reconstruction
             + config["texture"] * texture
             + config["grid"] * grid_distance(output, target)
             + config["features"] * distance
-            + config["matching"] * matching
         )
-        fooling = -judged.mean()
-        self._measure_balance(rest, fooling)
-        loss = rest + config["adversarial"] * self.balance * fooling
+        fooling = critic_loss = torch.zeros(())
+        if adversarial:
+            fooling, matching = self._fooling(output, target, classes)
+            loss = loss + config["matching"] * matching
+            self._measure_balance(loss, fooling)
+            loss = loss + config["adversarial"] * self.balance * fooling
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.trained, 1.0)
         self.optimizer.step()
-
-        critic_loss = self._train_critic(target, output.detach(), classes)
+        if adversarial:
+            critic_loss = self._train_critic(target, output.detach(), classes)
         with torch.no_grad():
             pairs = zip(self.average.parameters(), self.model.parameters(), strict=True)
             for kept, value in pairs:
@@ -171,6 +189,16 @@ class Sharpening:
             fooling.item(),
             critic_loss.item(),
         )
+
+    def _fooling(self, output: Tensor, target: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        self.critic.requires_grad_(False)
+        judged, ours = self.critic(output, classes)
+        with torch.no_grad():
+            _, theirs = self.critic(target, classes)
+        matching = torch.stack(
+            [F.l1_loss(a, b) / b.abs().mean() for a, b in zip(ours, theirs, strict=True)]
+        ).mean()
+        return -judged.mean(), matching
 
     def _train_critic(self, target: Tensor, output: Tensor, classes: Tensor) -> Tensor:
         self.critic.requires_grad_(True)
@@ -207,16 +235,23 @@ def train(config: dict[str, Any]) -> None:
     while step < config["steps"]:
         draws = np.random.default_rng([config["seed"], step])
         generator = torch.Generator().manual_seed(int(draws.integers(2**62)))
-        rows = draws.choice(pictures.training, config["batch"], p=pictures.weights)
+        adversarial = step >= config["adversarial_from"]
+        batch = config["batch"] if adversarial else config["crop_batch"]
+        rows = draws.choice(pictures.training, batch, p=pictures.weights)
         left = (config["steps"] - step) / config["steps"]
         rate = config["lr"] * min(1.0, (step + 1) / 50, left / 0.4)
-        target = to_model(pictures.images[rows])
-        losses = run.step(target, torch.from_numpy(pictures.classes[rows]), rate, generator)
+        pixels = (
+            pictures.images[rows]
+            if adversarial
+            else random_crops(pictures.images, rows, config["crop"], draws)
+        )
+        classes = torch.from_numpy(pictures.classes[rows])
+        losses = run.step(to_model(pixels), classes, rate, generator, adversarial)
         step += 1
         if step % 25 == 0:
-            speed = (step - first) * config["batch"] / (time.time() - started)
+            speed = (step - first) / (time.time() - started)
             shown = " ".join(f"{key} {value:.4f}" for key, value in losses._asdict().items())
-            print(f"step {step} {shown} balance {run.balance:.3f} {speed:.1f} images/s", flush=True)
+            print(f"step {step} {shown} balance {run.balance:.3f} {speed:.2f} steps/s", flush=True)
         if step % config["save_every"] == 0 or step == config["steps"]:
             write_state(checkpoint, run.state(step))
             run.average.save_pretrained(out / "autoencoder")

@@ -50,12 +50,16 @@ def config(tmp_path):
         "grid": 5.0,
         "critic_rate": 1.0,
         "adversarial": 0.5,
+        "adversarial_from": 1,
+        "crop": 32,
+        "crop_batch": 3,
+        "detail_channels": 0,
     }
 
 
 def test_more_blocks_change_nothing_at_first(config):
     before = CompactAutoencoder.from_pretrained(config["init_from"])
-    after = widened(config["init_from"], config["decoder_blocks"])
+    after = widened(config["init_from"], config["decoder_blocks"], 0)
     latents = torch.randn(2, 16, 4, 4)
     assert len(after.decoder) == len(before.decoder) + 3
     assert torch.equal(before.decode(latents), after.decode(latents))
@@ -63,10 +67,26 @@ def test_more_blocks_change_nothing_at_first(config):
     assert torch.equal(before.decode(latents), after.decode(latents, noise))
 
 
+def test_detail_changes_nothing_at_first_and_is_trained_along(config, tmp_path):
+    before = CompactAutoencoder.from_pretrained(config["init_from"])
+    images = torch.rand(2, 3, 64, 64) * 2 - 1
+    after = widened(config["init_from"], config["decoder_blocks"], 5)
+    latents = after.encode(images)
+    assert latents.shape == (2, 21, 4, 4)
+    assert torch.equal(latents[:, :16], before.encode(images))
+    assert torch.allclose(after.decode(latents), before.decode(latents[:, :16]), atol=1e-5)
+    started = widened(config["init_from"], config["decoder_blocks"], 5).detail_encoder.state_dict()
+    train({**config, "detail_channels": 5})
+    trained = CompactAutoencoder.from_pretrained(tmp_path / "out" / "autoencoder")
+    assert torch.equal(trained.encode(images)[:, :16], latents[:, :16])
+    ended = trained.detail_encoder.state_dict()
+    assert not all(torch.equal(value, ended[name]) for name, value in started.items())
+
+
 def test_training_moves_the_decoder_only_and_keeps_test_rows_out(config, tmp_path):
     pictures = read_pictures(tmp_path / "table.csv", tmp_path / "images.npy")
     assert 7 not in {*pictures.training, *pictures.held_out}
-    before = widened(config["init_from"], config["decoder_blocks"])
+    before = widened(config["init_from"], config["decoder_blocks"], 0)
     train(config)
     after = CompactAutoencoder.from_pretrained(tmp_path / "out" / "autoencoder")
     same = {
