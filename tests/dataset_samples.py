@@ -142,6 +142,6 @@ def write_dataset(folder: Path, films: int = 4, fundi: int = 2, prefix: str = "t
         )
     )
     write_manifest(folder, sorted(rows, key=lambda one: (one.id, one.attempt)))
-    origin = {"format": 1, "seed": 7, "version": "0.1.0", "created": "2026-01-02T03:04:05+00:00"}
+    origin = {"format": 1, "seed": 7, "medgen": "0.1.0", "created": "2026-01-02T03:04:05+00:00"}
     write_atomic(folder / "dataset.json", json.dumps(origin))
     return folder

@@ -297,7 +297,8 @@ def evenness(counts: list[int]) -> float | None:
     if not total:
         return 0.0
     shares = [count / total for count in counts if count]
-    return round(-sum(share * math.log(share) for share in shares) / math.log(len(counts)), 4)
+    entropy = sum(share * math.log(1 / share) for share in shares)
+    return round(entropy / math.log(len(counts)), 4)
 
 
 def _ordered(counts: Counter[str]) -> dict[str, int]:

@@ -108,7 +108,7 @@ def _facts(dataset: Dataset, stats: DatasetStats, pictures: list[str]) -> dict[s
     return {
         "name": dataset.name,
         "stats": stats,
-        "origin": dataset.origin,
+        "origin": _flat(dataset.origin),
         "pictures": pictures,
         "notice": SYNTHETIC_NOTICE,
         "licence": LICENCE,
@@ -121,6 +121,19 @@ def _facts(dataset: Dataset, stats: DatasetStats, pictures: list[str]) -> dict[s
             if modality in stats.balance
         },
     }
+
+
+def _flat(origin: dict[str, Any]) -> dict[str, str]:
+    """What `dataset.json` says, a word or number a line; nulls left out."""
+    told: dict[str, str] = {}
+    for key, value in origin.items():
+        if isinstance(value, dict):
+            told |= {f"{key}, {name}": str(inner) for name, inner in value.items()}
+        elif isinstance(value, list):
+            told[key] = ", ".join(map(str, value))
+        elif value is not None:
+            told[key] = str(value)
+    return told
 
 
 def _weights(fingerprint: str) -> Weights:
