@@ -15,10 +15,12 @@ import numpy as np
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from scipy.special import expit
 
 from medgen.errors import BadInput
+from medgen.feedback.selector_asked import Asked
 from medgen.feedback.selector_card import SelectorCard
-from medgen.feedback.selector_features import Asked, extract, require_encoders
+from medgen.feedback.selector_features import extract, require_encoders
 from medgen.feedback.selector_head import RewardHead
 from medgen.feedback.selector_training import rewards_of
 from medgen.generator.checkpoints import writing_folder
@@ -57,7 +59,7 @@ class Reward:
     def as_level(self, rewards: np.ndarray) -> np.ndarray:
         """Expected ratings (n,) in 0-1 of rewards, by the isotonic calibration."""
         if not self.card.knots:
-            return np.asarray(1 / (1 + np.exp(-rewards)))
+            return np.asarray(expit(rewards))
         x, y = zip(*self.card.knots, strict=True)
         return np.interp(rewards, x, y)
 

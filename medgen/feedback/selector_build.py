@@ -13,12 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.special import expit
 
 from medgen.data.images import load_square
 from medgen.errors import BadInput
 from medgen.feedback.exchange import log_digest
 from medgen.feedback.log import FeedbackLog
 from medgen.feedback.selector import Reward, require_new, save_reward
+from medgen.feedback.selector_asked import Vocabulary
 from medgen.feedback.selector_card import Ablation, Contest, SelectorCard
 from medgen.feedback.selector_contest import (
     CLIP,
@@ -40,7 +42,6 @@ from medgen.feedback.selector_data import (
 )
 from medgen.feedback.selector_features import (
     Features,
-    Vocabulary,
     assemble,
     clip_similarities,
     encoder_fingerprints,
@@ -187,7 +188,7 @@ def _calibration_error(rewards: np.ndarray, votes: Sequence[Vote]) -> float | No
     if not votes:
         return None
     gap = rewards[[v.better for v in votes]] - rewards[[v.worse for v in votes]]
-    confidence = 1 / (1 + np.exp(-np.abs(gap)))
+    confidence = expit(np.abs(gap))
     return round(calibration_error(confidence, gap > 0), 4)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from medgen.feedback.selector_features import Vocabulary
+from medgen.feedback.selector_asked import Vocabulary
 from medgen.feedback.selector_settings import SelectorSettings
 from medgen.records import Record
 

@@ -18,7 +18,7 @@ import numpy as np
 from medgen.errors import BadInput
 from medgen.feedback.log import FeedbackLog
 from medgen.feedback.records import Label, Pair, Rating
-from medgen.feedback.selector_features import Asked
+from medgen.feedback.selector_asked import Asked
 from medgen.feedback.selector_settings import SelectorSettings
 
 Subject = tuple[str, str]  # image hash, prompt
@@ -48,7 +48,7 @@ class Score(NamedTuple):
 class Labelled:
     """Labelled candidates in the log's order, what was said of them, and what should be known.
 
-    `prompts` (n,) holds each candidate's prompt, by which folds are made.
+    `groups` says by what folds are made: "prompt" or "request".
     """
 
     paths: list[str] = field(default_factory=list)
@@ -56,10 +56,13 @@ class Labelled:
     votes: list[Vote] = field(default_factory=list)
     scores: list[Score] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    groups: str = "prompt"
 
     @property
     def prompts(self) -> np.ndarray:
-        """(n,) prompts, upper case and outer spaces aside."""
+        """(n,) what is never split: prompts, upper case and outer spaces aside, or requests."""
+        if self.groups == "request":
+            return np.array([_request_of(one) for one in self.asked])
         return np.array([" ".join(one.prompt.casefold().split()) for one in self.asked])
 
     def only(self, rows: Sequence[int]) -> Labelled:
@@ -91,7 +94,7 @@ def labelled_candidates(log: FeedbackLog, settings: SelectorSettings) -> Labelle
             f"feedback log {log.name} has no ratings: medgen feedback rate, or medgen feedback "
             "import; nothing was trained"
         )
-    result, rows = Labelled(), {}
+    result, rows = Labelled(groups=settings.split_by), {}
     known = {(one.image_sha256, one.prompt): one for one in log.labelled()}
     gone: set[str] = set()
 
@@ -172,10 +175,11 @@ def training_labels(data: Labelled, settings: SelectorSettings) -> tuple[list[Vo
             "no prompt has two images that one rater told apart: rate several candidates of a "
             "prompt"
         )
-    prompts = {data.asked[vote.better].prompt for vote in votes}
+    groups = data.prompts
+    prompts = {str(groups[vote.better]) for vote in votes}
     if len(prompts) < settings.least_prompts or len(votes) < settings.least_pairs:
         raise BadInput(
-            f"{len(votes)} preferences in {len(prompts)} prompts: {settings.least_pairs} in "
+            f"{len(votes)} preferences in {len(prompts)} {data.groups}s: {settings.least_pairs} in "
             f"{settings.least_prompts} are needed to train and to test by prompt; rate more"
         )
     agreeing, repeated = agreement_of(votes)
@@ -222,6 +226,12 @@ def folds_of(prompts: np.ndarray, folds: int, seed: int) -> np.ndarray:
     order = np.random.default_rng(seed).permutation(len(unique))
     fold = dict(zip(unique[order], np.arange(len(unique)) % folds, strict=True))
     return np.array([fold[prompt] for prompt in prompts])
+
+
+def _request_of(asked: Asked) -> str:
+    """Modality and findings asked for; the prompt where findings are not known."""
+    named = sorted(f"{one['status']} {one['side']} {one['finding']}" for one in asked.findings)
+    return f"{asked.modality}: {'; '.join(named) or asked.prompt}"
 
 
 def _chosen(one: Vote | Score, raters: Sequence[str] | None) -> bool:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medgen.feedback.selector_features import SCORE, Features
+from medgen.feedback.selector_asked import SCORE
+from medgen.feedback.selector_features import Features
 
 
 class Standard(nn.Module):

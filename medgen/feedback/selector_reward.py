@@ -11,7 +11,7 @@ from medgen.data.images import load_square
 from medgen.errors import BadInput
 from medgen.feedback.preferences import Example, Reward
 from medgen.feedback.selector import load_reward
-from medgen.feedback.selector_features import Asked
+from medgen.feedback.selector_asked import Asked
 
 SIDE = 256  # pixels that the selector was trained at
 BATCH = 64

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from medgen.errors import BadInput
 from medgen.feedback.records import Label, Source
-from medgen.feedback.selector_features import PARTS
+from medgen.feedback.selector_asked import PARTS
 from medgen.records import Record
 
 DEFAULTS = Path(__file__).with_name("selector.yaml")
@@ -25,6 +25,7 @@ class SelectorSettings(Record):
     """
 
     parts: dict[str, bool]
+    split_by: Literal["prompt", "request"]
     sources: dict[Source, float]
     expert_levels: dict[int, float]
     unknown_level: float = Field(ge=0)

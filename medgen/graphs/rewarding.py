@@ -10,8 +10,8 @@ import numpy as np
 
 from medgen.agents.state import AgentState, candidates_of
 from medgen.data.images import load_image, square
+from medgen.feedback.selector_asked import Asked
 from medgen.feedback.selector_build import SIDE
-from medgen.feedback.selector_features import Asked
 from medgen.graphs.collaborators import Collaborators
 from medgen.records import Plan
 

@@ -168,3 +168,19 @@ def test_abstaining_with_something_to_correct_goes_on() -> None:
     ]
     request = REQUEST.model_copy(update={"rounds": 9})
     assert choose(pair, 2, request, 0).decision == "refine"
+
+
+def test_a_learned_reward_ranks_within_what_the_verifier_said() -> None:
+    rewards = {"rejected": 9.0, "contradicted": 5.0, "accepted": 1.0, "better": 2.0}
+    candidates = [
+        candidate("rejected", accepted=False, score=0.9, rejections=["blurred"]),
+        candidate("contradicted", accepted=False, score=0.9),
+        candidate("accepted", accepted=True, score=0.9),
+        candidate("better", accepted=True, score=0.6),
+    ]
+    for one in candidates:
+        one.reward = rewards[one.id]
+    order = [one.id for one in rank(candidates)]
+    assert order == ["better", "accepted", "contradicted", "rejected"]
+    candidates[0].reward = None
+    assert next(iter(rank(candidates))).id == "accepted", "all have a reward, or none counts"
