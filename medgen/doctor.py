@@ -202,6 +202,20 @@ def _generator() -> Part:
     )
 
 
+def _adapter() -> Part:
+    from medgen.generator.promotion import status
+
+    found = status()
+    now = f"{found.using} draws ({found.why})" if found.using else f"none draws ({found.why})"
+    kept = f"; {len(found.promotions)} promoted for these weights, {found.registry}"
+    return Part(
+        name="adapter",
+        state="ok",
+        required=False,
+        detail=now + (kept if found.promotions else ""),
+    )
+
+
 def _verifier() -> Part:
     from medgen.graphs.collaborators import Collaborators
 
@@ -266,6 +280,7 @@ LOOKS: dict[str, tuple[Callable[[], Part], str]] = {
     "device": (_device, "pip install torch"),
     "runs folder": (_runs, "check the MEDGEN_* variables and medgen.toml"),
     "generator": (_generator, f"check MEDGEN_BACKEND and MEDGEN_WEIGHTS, or {REINSTALL}"),
+    "adapter": (_adapter, "medgen rlhf status, or set MEDGEN_ADAPTER=none"),
     "verifier": (_verifier, REINSTALL),
     "knowledge": (_knowledge, "medgen knowledge build, or check MEDGEN_KNOWLEDGE"),
     "cases": (_cases, REINSTALL),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,7 +25,7 @@ Changes = Annotated[
 ]
 
 
-def _entries(changes: list[str] | None, out: Path | None) -> dict[str, object]:
+def _entries(changes: list[str] | None, out: Path | None) -> dict[str, Any]:
     from medgen.generator.training.config import parse_changes
 
     entries = parse_changes(changes or [])
@@ -36,6 +36,7 @@ def _entries(changes: list[str] | None, out: Path | None) -> dict[str, object]:
     epilog=examples(
         "medgen rlhf run --config configs/rlhf.yaml",
         "medgen rlhf run --config configs/rlhf.yaml --set policy.method=dpo --out runs/dpo",
+        "medgen rlhf run --config configs/rlhf_multistage.yaml",
         "accelerate launch --num_processes 2 -m medgen.cli rlhf run --config configs/rlhf.yaml",
     )
 )
@@ -44,15 +45,14 @@ def run(
 ) -> None:
     """Do a whole round: snapshot, selector, policy, drawings before and after, report.
 
-    A killed round goes on where it was by the same command. Nothing is promoted by itself.
+    With `kind: multistage` first: train, draw and keep the best, retrain. A killed round goes on
+    where it was by the same command. Nothing is promoted by itself.
     """
     with working(as_json):
-        from medgen.graphs.rlhf import run_round
-        from medgen.graphs.rlhf_config import load_round
+        from medgen.graphs.rlhf_multistage import run_configured
 
-        given = load_round(config, _entries(changes, out))
         with TrainingBar() as bar, Bars() as bars:
-            report = run_round(given, bar, bars)
+            report = run_configured(config, _entries(changes, out), bar, bars)
     if as_json:
         print_json(report)
     else:

@@ -129,7 +129,7 @@ def agreement_changes(
     groups = before.table.groups[rows]
     one, others = before.codes(modality)[rows], [each.codes(modality)[rows] for each in after]
     asked_for = np.isfinite(one).any(1) if one.shape[1] else np.zeros(len(one), bool)
-    changes = []
+    changes: list[Change | None] = []
     if asked_for.sum() and np.isfinite(disagreement(one)):
         note = f"seen from {numbers()['seen_from']}; {one.shape[1]} findings"
         figure = _Figure(AGREEMENT, modality, presence.READER, "lower", note)
@@ -146,7 +146,7 @@ def agreement_changes(
     if np.isfinite(doubt).any():
         figure = _Figure(DOUBT, modality, presence.READER, "lower")
         changes.append(_mean_change(figure, doubt, doubts, groups, resampling))
-    return changes
+    return [one for one in changes if one is not None]
 
 
 def fidelity_change(
@@ -227,13 +227,13 @@ def diversity_changes(
     for figure, of in measures:
         values = [of(table) for table in tables]
         changes.append(_mean_change(figure, values[0], values[1:], groups, resampling))
-    return changes
+    return [one for one in changes if one is not None]
 
 
 def copies_change(
     before: ImageTable, after: Sequence[ImageTable], modality: str, resampling: Resampling
 ) -> Change | None:
-    """How many drawings are too near to a training image of the bundled generator."""
+    """How many drawings are too near to a training image of the bundled index; None without any."""
     tables = [table.where(lambda row: row.modal == modality) for table in (before, *after)]
     if not len(tables[0]):
         return None
@@ -264,7 +264,7 @@ def _mean_change(
     after: Sequence[np.ndarray],
     groups: np.ndarray,
     resampling: Resampling,
-) -> Change:
+) -> Change | None:
     """The change of a mean over images or pairs, (n,) each, those of several sets averaged."""
     later = np.mean(after, axis=0)
     return _change(
@@ -282,7 +282,9 @@ def _change(
     after: Callable[[np.ndarray], float],
     groups: np.ndarray,
     resampling: Resampling,
-) -> Change:
+) -> Change | None:
+    """The change of a statistic; None where too little is judged for one or for its interval."""
+
     def relative(chosen: np.ndarray) -> float:
         base = before(chosen)
         return (after(chosen) - base) / base if base > 0 else float("nan")
@@ -292,6 +294,9 @@ def _change(
 
     every = np.arange(len(groups))
     low, high = resampling.interval(gap, groups)
+    first, later = before(every), after(every)
+    if not np.isfinite([first, later, low, high]).all():
+        return None
     ratios = resampling.interval(relative, groups)
     share = relative(every)
     known = bool(np.isfinite([share, *ratios]).all())
@@ -300,9 +305,9 @@ def _change(
         modality=figure.modality,
         scorer=figure.scorer,
         better=figure.better,
-        before=before(every),
-        after=after(every),
-        change=gap(every),
+        before=first,
+        after=later,
+        change=later - first,
         low=low,
         high=high,
         relative=share if known else None,

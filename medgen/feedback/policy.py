@@ -117,7 +117,9 @@ class PolicyTask:
             loss = reward_weighted_loss(errors, batch.signed, reference, config.margin)
         if batch.real is not None and config.real is not None:
             share = config.real.share / (1 - config.real.share)
-            loss = loss + config.real.weight * share * model(batch.real).mean()
+            # DPO's errors count beta / 2 times.
+            scale = config.beta / 2 if config.method == "dpo" else 1.0
+            loss = loss + config.real.weight * share * scale * model(batch.real).mean()
         return loss
 
     @torch.no_grad()

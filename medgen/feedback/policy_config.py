@@ -10,10 +10,11 @@ from pydantic import Field, PositiveInt, model_validator
 from medgen.feedback.records import Source
 from medgen.generator.training.config import LoopConfig, Section
 
-# Every attention, feed-forward and residual layer of the U-Net.
+# The linear layers of every block. Convolutions as well take four times as long on a processor
+# (docs/experiments/rlhf.md).
 TARGETS = (
-    *("to_q", "to_k", "to_v", r"to_out\.0", "proj_in", "proj_out"),
-    *(r"ff\.net\.0\.proj", r"ff\.net\.2", "conv1", "conv2", "time_emb_proj"),
+    *("to_q", "to_k", "to_v", r"to_out\.0", r"ff\.net\.0\.proj", r"ff\.net\.2"),
+    "time_emb_proj",
 )
 
 
@@ -25,7 +26,7 @@ class RealShare(Section):
         joined: Tables joined to it by `path`.
         images: (n, H, H, 3) uint8 array (.npy) in the order of the table; the files when null.
         share: Of each batch.
-        weight: Of their loss beside the objective's.
+        weight: Of an error on them beside one on a rated image.
         held_out: Images of the validation fold that measure fidelity.
     """
 

@@ -65,7 +65,7 @@ def run_round(config: RoundConfig, reporter: Reporter, progress: Progress) -> Ro
 
     config.check_files()
     shared = PartialState()
-    tasks = tasks_of(config)
+    tasks = tasks_of(config.synthesis)
     if shared.is_main_process:
         _claim(config)
         take_snapshot(config)
@@ -189,6 +189,7 @@ def synthesize(
     config: RoundConfig, tasks: list[Task], adapters: dict[int, Path], progress: Progress
 ) -> None:
     """Draw the set by the base and by each seed's adapter."""
-    draw(config, tasks, config.out / "drawn" / "before", None, progress)
+    stage, base, drawn = config.synthesis, config.generator, config.out / "drawn"
+    draw(stage, tasks, drawn / "before", base, None, progress)
     for seed, adapter in adapters.items():
-        draw(config, tasks, config.out / "drawn" / f"after-{seed}", adapter, progress)
+        draw(stage, tasks, drawn / f"after-{seed}", base, adapter, progress)

@@ -17,7 +17,7 @@ from medgen.evaluation.tables import ImageTable, Row
 from medgen.generator.backends import BUNDLED, available_cores
 from medgen.generator.compact import CompactGenerator
 from medgen.graphs.generate import conditioning_of
-from medgen.graphs.rlhf_config import RoundConfig
+from medgen.graphs.rlhf_config import SynthesisStage
 from medgen.records import Conditioning, Finding, Plan, Request
 from medgen.settings import settings
 
@@ -39,13 +39,13 @@ class Task:
         return tuple(self.plan.findings)
 
 
-def tasks_of(config: RoundConfig) -> list[Task]:
-    """Every image of the before/after set, prompts in turn.
+def tasks_of(stage: SynthesisStage) -> list[Task]:
+    """Every image of a set, prompts in turn.
 
     Raises:
         BadInput: A prompt that cannot be understood.
     """
-    stage, tasks = config.synthesis, []
+    tasks = []
     for number, one in enumerate(stage.listed()):
         request = Request(prompt=one.prompt, modality=one.modality, seed=stage.seed)
         try:
@@ -59,36 +59,38 @@ def tasks_of(config: RoundConfig) -> list[Task]:
     return tasks
 
 
-def load_base(config: RoundConfig, adapter: Path | None) -> CompactGenerator:
-    """The base with an adapter, sampling as the settings say."""
+def load_base(stage: SynthesisStage, base: Path | None, adapter: Path | None) -> CompactGenerator:
+    """A base (the bundled one when None) with an adapter, sampling as the settings say."""
     import torch
 
     options = settings()
     torch.set_num_threads(options.threads or available_cores())
     return CompactGenerator(
-        config.generator or BUNDLED,
-        steps=config.synthesis.steps,
+        base or BUNDLED,
+        steps=stage.steps,
         guidance_scale=options.guidance_scale,
-        micro_batch=config.synthesis.micro_batch,
+        micro_batch=stage.micro_batch,
         number_guidance=options.number_guidance,
         adapter=adapter,
     )
 
 
 def draw(
-    config: RoundConfig,
+    stage: SynthesisStage,
     tasks: Sequence[Task],
     folder: Path,
+    base: Path | None,
     adapter: Path | None,
     progress: Progress,
 ) -> ImageTable:
     """Draw what is not there yet, and list all.
 
     Args:
-        config: The round's.
+        stage: How.
         tasks: What to draw.
         folder: Of the images.
-        adapter: What draws over the base; None for the base alone.
+        base: What draws; the bundled generator when None.
+        adapter: Over the base; None for the base alone.
         progress: Told (what, done, of how many).
 
     Raises:
@@ -96,8 +98,8 @@ def draw(
     """
     missing = [task for task in tasks if not (folder / task.name).is_file()]
     if missing:
-        generator = load_base(config, adapter)
-        batch = config.synthesis.micro_batch
+        generator = load_base(stage, base, adapter)
+        batch = stage.micro_batch
         # Alike in shape, so that batches are full.
         missing.sort(key=lambda task: (task.plan.modality, len(task.told.structured), task.name))
         for start in range(0, len(missing), batch):
@@ -113,10 +115,10 @@ def draw(
                 save_synthetic_png(folder / task.name, pixels, tags)
             done = len(tasks) - len(missing) + start + len(part)
             progress(f"drawing {folder.name}", done, len(tasks))
-    return listed(tasks, folder, config)
+    return listed(tasks, folder)
 
 
-def listed(tasks: Sequence[Task], folder: Path, config: RoundConfig) -> ImageTable:
+def listed(tasks: Sequence[Task], folder: Path) -> ImageTable:
     """The drawings of a folder as a table, in the order of the tasks, grouped by prompt."""
     rows = tuple(
         Row(

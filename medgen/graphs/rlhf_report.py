@@ -66,10 +66,9 @@ def conclude(
 ) -> RoundReport:
     """Judge the drawings, watch for reward hacking, write `report/report.md` and `.json`."""
     folder = config.out / "report"
-    before = listed(tasks, config.out / "drawn" / "before", config)
-    after = {
-        seed: listed(tasks, config.out / "drawn" / f"after-{seed}", config) for seed in adapters
-    }
+    drawn = config.out / "drawn"
+    before = listed(tasks, drawn / "before")
+    after = {seed: listed(tasks, drawn / f"after-{seed}") for seed in adapters}
     changes, notes = judge(config, before, after, progress)
     selector = Path(use.folder) if use.folder else None
     points, watched = watch(config, tasks, selector, progress)

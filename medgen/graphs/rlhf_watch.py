@@ -51,9 +51,9 @@ class InLoopReward:
             self.selector = load_reward(selector)
             self.name = "selector's reward"
 
-    def __call__(self, table: ImageTable, tasks: Sequence[Task]) -> float:
-        """The mean over drawings."""
-        from medgen.feedback.selector_features import Asked
+    def __call__(self, table: ImageTable, tasks: Sequence[Task]) -> np.ndarray:
+        """(n,) rewards of drawings."""
+        from medgen.feedback.selector_asked import Asked
 
         images = table.images()
         critiques = [
@@ -61,7 +61,7 @@ class InLoopReward:
             for image, task in zip(images, tasks, strict=True)
         ]
         if self.selector is None:
-            return float(np.mean([one.score for one in critiques]))
+            return np.array([one.score for one in critiques])
         every = [
             Asked.of(
                 Candidate(id=task.name, round=1, image="", conditioning=task.told, critique=one),
@@ -70,7 +70,7 @@ class InLoopReward:
             )
             for task, one in zip(tasks, critiques, strict=True)
         ]
-        return float(self.selector.score(images, every).mean())
+        return self.selector.score(images, every)
 
 
 def watch(
@@ -81,22 +81,20 @@ def watch(
     if not few:
         return [], ""
     reward = InLoopReward(selector)
-    before = _point(config, few, listed(few, config.out / "drawn" / "before", config), reward)
+    before = _point(few, listed(few, config.out / "drawn" / "before"), reward)
     points = []
     for seed in config.seeds:
         points.append(before.model_copy(update={"seed": seed}))
         kept = sorted((config.out / "policy" / f"seed-{seed}" / STEPS).iterdir())
         for adapter in kept:
             folder = config.out / "drawn" / f"watch-{seed}-{adapter.name}"
-            table = draw(config, few, folder, adapter, progress)
-            found = _point(config, few, table, reward)
+            table = draw(config.synthesis, few, folder, config.generator, adapter, progress)
+            found = _point(few, table, reward)
             points.append(found.model_copy(update={"seed": seed, "step": int(adapter.name)}))
     return points, reward.name
 
 
-def _point(
-    config: RoundConfig, tasks: Sequence[Task], table: ImageTable, reward: InLoopReward
-) -> WatchPoint:
+def _point(tasks: Sequence[Task], table: ImageTable, reward: InLoopReward) -> WatchPoint:
     seen = Drawn(table)
     wrong = [disagreement(seen.codes(modality)) for modality in table.modals]
     known = [one for one in wrong if np.isfinite(one)]
@@ -104,7 +102,7 @@ def _point(
     return WatchPoint(
         seed=0,
         step=0,
-        reward=reward(table, tasks),
+        reward=float(reward(table, tasks).mean()),
         disagreement=float(np.mean(known)) if known else None,
         doubt=float(np.nanmean(doubts)) if np.isfinite(doubts).any() else None,
     )

@@ -61,7 +61,9 @@ def add_adapter(unet: Any, config: AdapterSettings, device: torch.device, dtype:
     from peft import LoraConfig
 
     unet.requires_grad_(False)
-    unet.to(device=device, dtype=dtype)
+    unet.to(device=device)
+    if unet.dtype != dtype:
+        unet.to(dtype=dtype)
     if config.method == "qlora":
         _quantize(unet, device, dtype)
     targets = rf"(.*\.)?({'|'.join(config.targets)})"
