@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -31,7 +32,7 @@ from medgen.graphs.synthesis_checks import (
     read_table,
 )
 from medgen.graphs.synthesis_crew import Crew, LocalCrew, Minds
-from medgen.graphs.synthesis_engine import Engine, OnProgress, first_hello
+from medgen.graphs.synthesis_engine import Engine, OnProgress, Progress, first_hello
 from medgen.graphs.synthesis_journal import JOURNAL, Journal
 from medgen.graphs.synthesis_manifest import place_turned_down, rows, sweep
 from medgen.graphs.synthesis_spec import Source, resolved
@@ -42,6 +43,7 @@ from medgen.records import Record
 from medgen.settings import Settings, settings
 
 Place = Literal["local", "ray"]
+BACKUP_SECONDS = 300.0
 SPEC, PROMPTS, DATASET = "spec.yaml", "prompts.csv", "dataset.json"
 FORMAT = 1
 
@@ -176,13 +178,15 @@ def synthesize(
     setup = Setup(job.spec, job.out, worker_options(options))
     with ExitStack() as stack:
         stack.enter_context(_locked(journal_path))
-        crew = _crew(engine, address, workers or available_cores(), setup, minds)
+        crew = _crew(engine, address, workers, setup, minds)
         stack.callback(crew.close)
         ready = first_hello(crew)
         job.check_drawable(ready[1])
         journal = _journal(job, store, journal_path, ready[1])
         stack.callback(journal.close)
         session = journal.begin_session(datetime.now(UTC).isoformat("T", "seconds"), crew.size)
+        if is_remote(job.out):
+            on_progress = _backing_up(journal, store, on_progress)
         runner = Engine(journal, store, crew, job.spec, job.cells, job.minds, ready, on_progress)
         try:
             complete = runner.run(session)
@@ -258,7 +262,7 @@ def _locked(journal: Path) -> Iterator[None]:
 
 
 def _crew(
-    engine: Place, address: str | None, workers: int, setup: Setup, minds: Minds | None
+    engine: Place, address: str | None, workers: int | None, setup: Setup, minds: Minds | None
 ) -> Crew:
     if engine == "ray":
         from medgen.graphs.synthesis_ray import RayCrew
@@ -267,7 +271,21 @@ def _crew(
         return crew
     if address is not None:
         raise BadInput("--address is for --engine ray: give both or neither")
-    return LocalCrew(workers, setup, minds)
+    return LocalCrew(workers or available_cores(), setup, minds)
+
+
+def _backing_up(journal: Journal, store: Store, on_progress: OnProgress) -> OnProgress:
+    """Also copies the journal to the dataset's place now and then, for another machine to go on."""
+    last = time.monotonic()
+
+    def told(progress: Progress) -> None:
+        nonlocal last
+        on_progress(progress)
+        if time.monotonic() - last > BACKUP_SECONDS:
+            store.write(JOURNAL, journal.copy())
+            last = time.monotonic()
+
+    return told
 
 
 def _described(job: Job, hello: Hello) -> dict[str, Any]:
@@ -279,6 +297,8 @@ def _described(job: Job, hello: Hello) -> dict[str, Any]:
         "generator": {"name": hello.generator, "fingerprint": hello.fingerprint},
         "adapter": hello.adapter,
         "verifier": hello.panel,
+        "selector": hello.selector,
+        "refiner": hello.refiner,
         "micro_batch": hello.micro_batch,
         "threads": hello.threads,
     }
@@ -329,6 +349,7 @@ def _finish(job: Job, journal: Journal, store: Store, hello: Hello, complete: bo
         if is_remote(job.out):
             for name in (PARQUET, TABLE):
                 store.write(name, (folder / name).read_bytes())
+            store.write(JOURNAL, journal.copy())
     quotas = journal.quotas()
     told = {
         "format": FORMAT,

@@ -23,14 +23,16 @@ from medgen.graphs.synthesis_worker import Hello, Order, Report, Setup, Worker
 from medgen.settings import Settings
 
 START_METHOD = "spawn"
+ORPHANED_AFTER = 2.0
 Minds = Callable[[Settings], Collaborators]
 
 
 @dataclass(frozen=True)
 class Lost:
-    """A worker that is gone, and why."""
+    """A worker that is gone, and why; `blameless` where what it drew cannot be the reason."""
 
     why: str
+    blameless: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,10 +159,12 @@ def serve(pipe: Connection, setup: Setup, minds: Minds | None, parent: int) -> N
         return
     while True:
         try:
-            order = pipe.recv()
-        except (EOFError, OSError):
+            while not pipe.poll(ORPHANED_AFTER):
+                if os.getppid() != parent:
+                    return
+            report = worker.step(pipe.recv())
+            if os.getppid() != parent:  # killed meanwhile: nobody would hear
+                return
+            pipe.send(report)
+        except (EOFError, BrokenPipeError):
             return
-        report = worker.step(order)
-        if os.getppid() != parent:  # killed meanwhile: nobody would hear
-            return
-        pipe.send(report)

@@ -260,7 +260,7 @@ class Engine:
             if not desk.ready:
                 self._died_early = _started_badly(self._crew, worker, message, self._died_early)
                 return
-            self._lose(worker, message.why)
+            self._lose(worker, message.why, message.blameless)
         elif isinstance(message, Refused):
             raise message.error
 
@@ -291,10 +291,10 @@ class Engine:
         for cell in sorted(cells):
             self._perhaps_next_wave(cell)
 
-    def _lose(self, worker: int, why: str) -> None:
+    def _lose(self, worker: int, why: str, blameless: bool = False) -> None:
         """A worker is gone: its batch's tasks are suspects, its other tasks wait again."""
-        desk = self._desks[worker]
-        aside = self._journal.failed(desk.announced, why, self._spec.budget.retries)
+        suspects = () if blameless else self._desks[worker].announced
+        aside = self._journal.failed(suspects, why, self._spec.budget.retries)
         self._desks[worker] = _Desk()
         self._crew.start(worker)
         for task in aside:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,14 @@ class Journal:
             database.close()
         new.rename(path)
         return cls(path)
+
+    def copy(self) -> bytes:
+        """The whole journal as one file's bytes."""
+        with tempfile.TemporaryDirectory(prefix="medgen-") as folder:
+            place = Path(folder) / JOURNAL
+            with closing(sqlite3.connect(place)) as target:
+                self._db.backup(target)
+            return place.read_bytes()
 
     def close(self) -> None:
         """Close the file."""

@@ -11,7 +11,7 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from medgen.data.images import write_atomic
@@ -100,9 +100,9 @@ class Store:
         """Remove a file, if it is there."""
         (self.folder / name).unlink(missing_ok=True)
 
-    def local(self, name: str) -> Path:
-        """A path of the file that image readers can open."""
-        return self.folder / name
+    def scratch(self) -> Path:
+        """A local folder for what is needed only while tasks are unsettled."""
+        return self.folder / WORK / "tasks"
 
     def names(self, folder: str) -> Iterator[str]:
         """Every file under a folder of the dataset, in order."""
@@ -136,7 +136,7 @@ class RemoteStore(Store):
             raise BadInput(
                 f'cannot write to {out} ({error}): pip install "medgen[remote]"'
             ) from error
-        self._cache: tempfile.TemporaryDirectory[str] | None = None
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
     def _at(self, name: str) -> str:
         return f"{self._root}/{name}"
@@ -171,14 +171,11 @@ class RemoteStore(Store):
         except FileNotFoundError:
             return
 
-    def local(self, name: str) -> Path:
-        """See `Store.local`; fetched once."""
-        if self._cache is None:
-            self._cache = tempfile.TemporaryDirectory(prefix="medgen-")
-        path = Path(self._cache.name) / PurePosixPath(name).name
-        if not path.is_file():
-            write_atomic(path, self.read(name))
-        return path
+    def scratch(self) -> Path:
+        """See `Store.scratch`."""
+        if self._scratch is None:
+            self._scratch = tempfile.TemporaryDirectory(prefix="medgen-")
+        return Path(self._scratch.name)
 
     def names(self, folder: str) -> Iterator[str]:
         """See `Store.names`."""

@@ -3,11 +3,12 @@
 The same nodes as in `medgen.graphs.agent` compose, select and refine; what differs is that the
 drawing and the verifying of many tasks are done together by a worker, that states live in memory
 and that every verified candidate (an "attempt") is told to the journal. A task's course follows
-from the prompt, the seed and the critiques alone, so that a state is restored from its attempts.
+from the prompt, the seed and its candidates alone, so that a state is restored from its attempts.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 from medgen.agents.state import AgentState, Choice, candidates_of
@@ -59,8 +60,9 @@ class TaskRun:
         task: What is asked.
         reasoned: The reasoning about its prompt.
         spec: Budget, steps, guidance and thresholds.
-        minds: Of these, the generator and the panel.
-        earlier: Attempts of an interrupted run, in order.
+        minds: Of these, what draws, verifies, ranks and refines.
+        folder: The task's own, where the nodes find its candidates' images.
+        earlier: Attempts of an interrupted run, in order; their images lie in the folder.
 
     Raises:
         BadInput: The generator cannot draw this modality.
@@ -72,17 +74,17 @@ class TaskRun:
         reasoned: Reasoned,
         spec: Spec,
         minds: Collaborators,
+        folder: Path,
         earlier: list[Attempt],
     ) -> None:
         self.task, self._spec, self._minds = task, spec, minds
         self.choice: Choice | None = None
         request = asked(task, spec)
-        # The state's paths are names within the task; a worker knows where files are.
         self.state = cast(
             "AgentState",
             {
                 "run_id": task.id,
-                "folder": "",
+                "folder": str(folder),
                 "request": request.model_dump(mode="json"),
                 "plan": reasoned.plan,
                 "facts": reasoned.facts,
@@ -93,7 +95,7 @@ class TaskRun:
             drawn = [one for one in self.state["candidates"] if not one["control"]]
             self.state["candidates"] = drawn
         self._critiques = {one.candidate.id: one.candidate.critique for one in earlier}
-        self._advance()
+        self.advance()
 
     def _update(self, step: nodes.Step) -> None:
         self.state.update(cast("AgentState", step.update))
@@ -132,12 +134,14 @@ class TaskRun:
         """This round's candidates that are not verified yet."""
         return [one for one in self.candidates if one.critique is None]
 
-    def verified(self, candidate: str, critique: Critique) -> Candidate:
-        """Take a critique; once the whole round has one, select, and refine or settle."""
-        self._critiques[candidate] = bounded(critique, self._spec.thresholds)
-        kept = self._take()
-        self._advance()
-        return next(one for one in kept if one.id == candidate)
+    def judged(self, critique: Critique) -> Critique:
+        """A critique with the specification's thresholds applied."""
+        return bounded(critique, self._spec.thresholds)
+
+    def verified(self, candidate: str, critique: Critique) -> None:
+        """Take a judged critique of a candidate whose image lies in the folder."""
+        self._critiques[candidate] = critique
+        self._take()
 
     def _take(self) -> list[Candidate]:
         candidates = self.candidates
@@ -146,7 +150,8 @@ class TaskRun:
         self.state["candidates"] = [one.model_dump(mode="json") for one in candidates]
         return candidates
 
-    def _advance(self) -> None:
+    def advance(self) -> None:
+        """Once the whole round is verified: select, and refine or settle."""
         while not self.settled and not any(one.critique is None for one in self._take()):
             self._update(nodes.select(self.state, self._minds))
             choice = Choice.model_validate(self.state["choices"][0])

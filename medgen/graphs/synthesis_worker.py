@@ -10,9 +10,11 @@ journal and no other worker.
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from PIL import Image
 
 from medgen.data.images import png_bytes, square
 from medgen.graphs.collaborators import Collaborators
+from medgen.graphs.run_folder import CANDIDATES
 from medgen.graphs.synthesis_spec import Spec
 from medgen.graphs.synthesis_store import (
     disk_is_full,
@@ -30,7 +33,7 @@ from medgen.graphs.synthesis_store import (
 )
 from medgen.graphs.synthesis_tasks import Attempt, Reasoned, Task, TaskRun
 from medgen.measure.memorisation import bundled_index, reduced
-from medgen.records import Candidate, Conditioning
+from medgen.records import Candidate, Conditioning, Critique
 from medgen.settings import Settings
 
 VERDICTS = {True: "accepted", False: "rejected", None: "not measured"}
@@ -47,12 +50,17 @@ class Setup:
 
 @dataclass(frozen=True)
 class Hello:
-    """Who works: what draws, what verifies, and the settings that bytes depend on."""
+    """Who works: what draws, verifies, ranks and refines, and the settings bytes depend on.
+
+    `selector` and `refiner` are names of learned ones; None for the rules.
+    """
 
     generator: str
     fingerprint: str
     adapter: str | None
     panel: str
+    selector: str | None
+    refiner: str | None
     modalities: tuple[str, ...]
     steps: int
     guidance: float
@@ -123,6 +131,7 @@ class Worker:
         self._setup, self._spec = setup, setup.spec
         self._minds = minds or Collaborators(options=setup.options)
         self._store = open_store(setup.out)
+        self._scratch = self._store.scratch()
         self._runs: dict[str, TaskRun] = {}
         self._alone: set[str] = set()
         self._next: list[Waiting] = []
@@ -140,6 +149,8 @@ class Worker:
             fingerprint=generator.fingerprint,
             adapter=getattr(generator, "adapter", "") or None,
             panel=self._minds.panel.fingerprint,
+            selector=self._minds.reward.name if self._minds.reward else None,
+            refiner=self._minds.prompt_policy.name if self._minds.prompt_policy else None,
             modalities=tuple(generator.modalities),
             steps=int(getattr(generator, "steps", self._minds.settings.steps)),
             guidance=float(
@@ -178,7 +189,10 @@ class Worker:
     ) -> None:
         task = admission.task
         try:
-            run = TaskRun(task, admission.reasoned, self._spec, self._minds, admission.earlier)
+            folder = self._place(admission)
+            run = TaskRun(
+                task, admission.reasoned, self._spec, self._minds, folder, admission.earlier
+            )
         except Exception as error:  # whatever it is, it is this task's and nobody else's
             failed.append((task.id, f"{type(error).__name__}: {error}"))
             return
@@ -213,62 +227,69 @@ class Worker:
         runs = {run.task.id: run for run, _ in batch}
         try:
             clock = time.perf_counter()
-            told = [self._on_disk(run, candidate.conditioning) for run, candidate in batch]
-            pictures = self._minds.generator.sample(told)
+            pictures = self._minds.generator.sample([one.conditioning for _, one in batch])
             seconds["draw"] = time.perf_counter() - clock
             clock = time.perf_counter()
-            verified = [
-                self._verify(run, candidate, pixels)
-                for (run, candidate), pixels in zip(batch, pictures, strict=True)
-            ]
+            attempts = []
+            for (run, candidate), pixels in zip(batch, pictures, strict=True):
+                critique = self._verify(run, pixels)
+                attempts.append(self._write(run, candidate, critique, pixels))
+                run.verified(candidate.id, critique)
             seconds["verify"] = time.perf_counter() - clock
+            clock = time.perf_counter()
+            for run in runs.values():
+                run.advance()
+            seconds["decide"] = time.perf_counter() - clock
         except OSError:
             raise
         except Exception as error:  # tried again one by one: then it is known whose it was
             for task in runs:
                 self._drop(task)
             return [], [], [(task, f"{type(error).__name__}: {error}") for task in runs]
-        clock = time.perf_counter()
-        attempts = [
-            self._write(run, candidate, pixels)
-            for (run, _), candidate, pixels in zip(batch, verified, pictures, strict=True)
-        ]
         settled = [self._settle(run) for run in runs.values() if run.settled]
-        seconds["write"] = time.perf_counter() - clock
         return attempts, settled, []
 
-    def _on_disk(self, run: TaskRun, told: Conditioning) -> Conditioning:
-        """A conditioning whose init image, a candidate of the task, is a file to be read."""
-        if told.init_image is None:
-            return told
-        parent = next(one for one in run.candidates if one.image == told.init_image)
-        name = rejected_name(run.task.id, run.number(parent.id))
-        return told.model_copy(update={"init_image": str(self._store.local(name))})
+    def _place(self, admission: Admission) -> Path:
+        """The folder of a task, with the images of its earlier attempts."""
+        task = admission.task.id
+        folder = self._scratch / task
+        for one in admission.earlier:
+            name = (work_name if one.kept else rejected_name)(task, one.attempt)
+            if one.kept and not self._store.exists(name):
+                name = image_name(task)  # settled, but killed before the journal knew
+            self._beside(folder, one.candidate.id, self._store.read(name))
+        return folder
 
-    def _verify(self, run: TaskRun, candidate: Candidate, pixels: np.ndarray) -> Candidate:
+    def _beside(self, folder: Path, candidate: str, content: bytes) -> None:
+        path = folder / CANDIDATES / f"{candidate}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+    def _verify(self, run: TaskRun, pixels: np.ndarray) -> Critique:
         picture = np.array(square(Image.fromarray(pixels), max(pixels.shape[:2])))
-        critique = self._minds.panel.verify(picture, run.plan, generated=True)
-        return run.verified(candidate.id, critique)
+        return run.judged(self._minds.panel.verify(picture, run.plan, generated=True))
 
-    def _write(self, run: TaskRun, candidate: Candidate, pixels: np.ndarray) -> Attempt:
+    def _write(
+        self, run: TaskRun, candidate: Candidate, critique: Critique, pixels: np.ndarray
+    ) -> Attempt:
         task, number = run.task.id, run.number(candidate.id)
-        accepted = candidate.critique.accepted if candidate.critique else None
-        keeps = run.keeps(candidate.critique)
+        keeps = run.keeps(critique)
         tags = {
             "Prompt": run.task.prompt,
             "Drawn prompt": candidate.conditioning.prompt,
             "Seed": str(candidate.conditioning.seed),
             "Task": f"{task} {number}",
             "Generator": f"{self._minds.generator.name} {self._minds.generator.fingerprint}",
-            "Verdict": VERDICTS[accepted],
+            "Verdict": VERDICTS[critique.accepted],
         }
         content = png_bytes(pixels, tags)
         name = work_name if keeps else rejected_name
         self._store.write(name(task, number), content)
+        self._beside(self._scratch / task, candidate.id, content)
         return Attempt(
             task=task,
             attempt=number,
-            candidate=candidate,
+            candidate=candidate.model_copy(update={"critique": critique}),
             sha256=hashlib.sha256(content).hexdigest(),
             width=pixels.shape[1],
             height=pixels.shape[0],
@@ -293,6 +314,7 @@ class Worker:
     def _drop(self, task: str) -> None:
         self._runs.pop(task, None)
         self._alone.discard(task)
+        shutil.rmtree(self._scratch / task, ignore_errors=True)
 
 
 def descriptor(pixels: np.ndarray) -> str:
