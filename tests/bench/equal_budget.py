@@ -1,0 +1,244 @@
+"""The loop against drawing more at equal cost, judged by scorers that nothing here optimised.
+
+    python tests/bench/equal_budget.py --set development --seeds 2 --out FILE.json
+
+For each prompt and seed, from the same noise: the prompt as typed, drawn once; composed, drawn
+once; the best of as many composed draws as cost what the loop cost; the loop (refine what failed,
+two candidates a round). The same selector ranks, and both searches stop at the first accepted
+candidate. Cost is counted in evaluations of the U-Net on one picture: steps x branches; a step that
+is steered counts two more for its pass back. Agreement: what was asked is seen (or, for what was
+denied, not seen) by evaluation's reader from 0.5, or its segmenter's cardiothoracic ratio is on the
+asked side of 0.50; a picture read as another modality or that cannot be measured disagrees.
+Intervals: 95 %, bootstrap over prompts, 2,000 draws.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from medgen.agents import composer, refiner, retriever, selector
+from medgen.agents.state import noise_seed
+from medgen.data.images import save_synthetic_png
+from medgen.evaluation.chest import cardiothoracic_ratios
+from medgen.evaluation.reader import read
+from medgen.generator.steering import LAST_TIME
+from medgen.graphs.agent import Agent
+from medgen.graphs.collaborators import shared_collaborators
+from medgen.records import Candidate, Conditioning, Plan, Request
+
+ARMS = ("typed", "composed", "best of n", "loop")
+ROUNDS, CANDIDATES = 3, 2
+LARGE = {"cardiomegaly": True, "normal heart size": False}
+
+
+class Draws:
+    """Draws, measures, and counts what it cost."""
+
+    def __init__(self, folder: Path) -> None:
+        self.minds, self.folder = shared_collaborators(), folder
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    def cost(self, told: Conditioning) -> float:
+        way = self.minds.generator.batch_key(told)
+        strength = 1.0 if way.strength is None else way.strength
+        steered = 2 * (1 - LAST_TIME) if way.steered else 0
+        return way.steps * strength * (len(way.branches) + steered)
+
+    def draw(self, planned: list[tuple[Plan, Candidate]]) -> None:
+        """Draw and verify candidates, in place, in one batch."""
+        began = time.perf_counter()
+        pictures = self.minds.generator.sample([one.conditioning for _, one in planned])
+        self.seconds["drawing"] += time.perf_counter() - began
+        began = time.perf_counter()
+        for (plan, candidate), pixels in zip(planned, pictures, strict=True):
+            save_synthetic_png(candidate.image, pixels)
+            candidate.critique = self.minds.panel.verify(pixels, plan, generated=True)
+        self.seconds["verifying"] += time.perf_counter() - began
+
+
+class Case:
+    """One prompt and seed: its draws by arm and what each arm has spent."""
+
+    def __init__(self, seed: int, plan: Plan, composed: Conditioning, at: Path) -> None:
+        self.prompt, self.seed, self.at = plan.prompt, seed, at
+        self.plan, self.composed = plan, composed
+        self.arms: dict[str, list[Candidate]] = {arm: [] for arm in ARMS}
+
+    def candidate(self, arm: str, number: int, told: Conditioning, shared: int) -> Candidate:
+        told = told.model_copy(update={"seed": noise_seed(self.seed, 0, 1, shared)})
+        name = f"{arm.replace(' ', '_')}-{number}"
+        one = Candidate(id=name, round=1, image=str(self.at / f"{name}.png"), conditioning=told)
+        self.arms[arm].append(one)
+        return one
+
+    def settled(self, arm: str) -> bool:
+        best = selector.rank(self.arms[arm])[0].critique
+        return best is not None and best.accepted is True
+
+
+def loops(cases: list[Case], draws: Draws) -> dict[str, dict[str, list[bool]]]:
+    """Run the loop of all cases side by side; what each action did, by its name."""
+    first = [(c.plan, c.candidate("loop", n, c.composed, n)) for c in cases for n in range(2)]
+    draws.draw(first)
+    trials: dict[int, list] = defaultdict(list)
+    for number in range(2, ROUNDS + 1):
+        open_cases = [(i, c) for i, c in enumerate(cases) if not c.settled("loop")]
+        planned = []
+        for index, case in open_cases:
+            new = refiner.refine(
+                case.plan, case.composed, case.arms["loop"], trials[index],
+                seed=case.seed, round_number=number, count=CANDIDATES, folder=case.at,
+            )  # fmt: skip
+            case.arms["loop"] += new
+            planned += [(case.plan, one) for one in new]
+        if planned:
+            draws.draw(planned)
+        for index, case in open_cases:
+            trials[index] += refiner.trials_of_round(case.arms["loop"], number)
+    effects: dict[str, dict[str, list[bool]]] = {}
+    for one in (one for own in trials.values() for one in own):
+        effects.setdefault(one.action.split(" ")[0], {}).setdefault(one.measure.split(" ")[0], [])
+        effects[one.action.split(" ")[0]][one.measure.split(" ")[0]].append(
+            (one.before, one.after, one.improved)  # type: ignore[arg-type]
+        )
+    return effects
+
+
+def best_of_n(cases: list[Case], draws: Draws) -> None:
+    """As many composed draws as cost what each case's loop cost."""
+    for number in range(64):
+        planned = []
+        for case in cases:
+            spent = sum(draws.cost(one.conditioning) for one in case.arms["best of n"])
+            budget = sum(draws.cost(one.conditioning) for one in case.arms["loop"])
+            done = case.arms["best of n"] and case.settled("best of n")
+            if not done and spent + 0.5 * draws.cost(case.composed) <= budget:
+                planned.append(
+                    (case.plan, case.candidate("best of n", number, case.composed, number))
+                )
+        if not planned:
+            return
+        draws.draw(planned)
+
+
+def agreement(plan: Plan, pixels: np.ndarray) -> float | None:
+    """Share of what was asked that evaluation's scorers see; None where they judge nothing."""
+    reading, seen = read(pixels[None])[0], []
+    for finding in plan.findings:
+        if finding.status not in ("present", "absent"):
+            continue
+        wanted = finding.status == "present"
+        if finding.finding in LARGE:
+            (ratio,) = cardiothoracic_ratios(pixels[None])
+            large = LARGE[finding.finding] == wanted
+            seen.append(ratio is not None and (ratio > 0.5) == large)
+        elif reading.modality != plan.modality:
+            seen.append(False)
+        elif finding.finding in reading.findings:
+            seen.append((reading.findings[finding.finding] >= 0.5) == wanted)
+    return float(np.mean(seen)) if seen else None
+
+
+def interval(values: np.ndarray, groups: np.ndarray) -> list[float]:
+    """95 % bootstrap interval of the mean over whole groups."""
+    chance, names = np.random.default_rng(0), np.unique(groups)
+    by = {name: values[groups == name] for name in names}
+    means = [
+        np.concatenate([by[n] for n in chance.choice(names, len(names))]).mean()
+        for _ in range(2000)
+    ]
+    return [round(float(v), 3) for v in np.percentile(means, [2.5, 97.5])]
+
+
+def report(cases: list[Case], draws: Draws, effects: dict) -> dict:
+    """Agreement, acceptance and cost of each arm, and the loop against the best of n."""
+    from medgen.data.images import load_image
+
+    rows: list[dict] = []
+    for case in cases:
+        scores = {}
+        for arm in ARMS:
+            best = selector.rank(case.arms[arm])[0]
+            scores[arm] = agreement(case.plan, np.array(load_image(best.image)))
+        if None not in scores.values():
+            rows.append({"case": case, **scores})
+    groups = np.array([row["case"].prompt for row in rows])
+    told: dict = {"cases": len(cases), "judged": len(rows), "arms": {}, "by modality": {}}
+    for arm in ARMS:
+        values = np.array([row[arm] for row in rows])
+        told["arms"][arm] = {
+            "agreement": round(float(values.mean()), 3),
+            "interval": interval(values, groups),
+            "accepted": round(float(np.mean([c.settled(arm) for c in cases])), 3),
+            "cost": round(float(np.mean([
+                sum(draws.cost(one.conditioning) for one in c.arms[arm]) for c in cases
+            ])), 1),
+        }  # fmt: skip
+    gains = np.array([row["loop"] - row["best of n"] for row in rows])
+    told["loop - best of n"] = [round(float(gains.mean()), 3), *interval(gains, groups)]
+    modalities = np.array([row["case"].plan.modality for row in rows])
+    for modality in np.unique(modalities):
+        inside = [row for row, own in zip(rows, modalities == modality, strict=True) if own]
+        told["by modality"][str(modality)] = {
+            arm: round(float(np.mean([row[arm] for row in inside])), 3) for arm in ARMS
+        }
+    told["actions"] = {
+        f"{name}, {measure}": {
+            "tried": len(values),
+            "improved": round(float(np.mean([v[2] for v in values])), 3),
+            "mean before": round(float(np.mean([v[0] for v in values])), 3),
+            "mean after": round(float(np.mean([v[1] for v in values])), 3),
+        }
+        for name, by in effects.items()
+        for measure, values in by.items()
+    }
+    told["seconds"] = {key: round(value) for key, value in draws.seconds.items()}
+    return told
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument(
+        "--prompts", type=Path, default=Path(__file__).with_name("budget_prompts.yaml")
+    )
+    options.add_argument("--set", default="development")
+    options.add_argument("--seeds", type=int, default=2)
+    options.add_argument("--first-seed", type=int, default=0)
+    options.add_argument("--without", nargs="*", default=[], help="actions of the refiner left out")
+    options.add_argument("--out", type=Path, required=True)
+    given = options.parse_args()
+    prompts = yaml.safe_load(given.prompts.read_text(encoding="utf-8"))[given.set]
+    for name in given.without:
+        refiner.ACTIONS[name] = lambda situation, told: (told, [])
+    with tempfile.TemporaryDirectory() as folder:
+        draws, agent, cases = Draws(Path(folder)), Agent(), []
+        minds = draws.minds
+        for place, prompt in enumerate(prompts):
+            plan = agent.plan(prompt)
+            facts = retriever.retrieve(plan, minds.store, minds.cases, minds.settings.retrieval)
+            composed = composer.compose(plan, facts)
+            typed = composer.control(Request(prompt=prompt), plan)
+            for seed in range(given.first_seed, given.first_seed + given.seeds):
+                at = Path(folder) / f"{place}-{seed}" / "candidates"
+                case = Case(seed, plan, composed, at)
+                case.candidate("typed", 0, typed, 0)
+                case.candidate("composed", 0, composed, 0)
+                cases.append(case)
+        draws.draw([(c.plan, c.arms[arm][0]) for c in cases for arm in ("typed", "composed")])
+        effects = loops(cases, draws)
+        best_of_n(cases, draws)
+        told = report(cases, draws, effects)
+    given.out.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(told, indent=1))
+
+
+if __name__ == "__main__":
+    main()
