@@ -52,7 +52,7 @@ def load_image(path: str | Path) -> Image.Image:
                 )
             image.load()
             if image.mode in ("I", "I;16", "I;16B", "F"):
-                values = np.asarray(image, dtype=np.float32)
+                values = np.nan_to_num(np.asarray(image, dtype=np.float32))
                 span = float(np.ptp(values)) or 1.0
                 scaled = ((values - values.min()) * (255.0 / span)).astype(np.uint8)
                 return Image.fromarray(scaled).convert("RGB")

@@ -11,13 +11,13 @@ from medgen.errors import BadInput
 from medgen.evaluation import clip as module
 from medgen.evaluation.clip import (
     LockedCLIP,
-    OpenCLIP,
     Projections,
     bundled_clip,
     clip_card,
     load_clip,
 )
 from medgen.evaluation.train_clip import Wordings, judge, read_config, train
+from medgen.measure.open_clip_model import OpenCLIP
 
 MODEL = {"image": 6, "text": 384, "hidden": 16, "shared": 8, "dropout": 0.0}
 CONFIG = {
