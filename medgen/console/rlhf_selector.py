@@ -22,14 +22,15 @@ def show_selector(card: SelectorCard, folder: Path) -> None:
     console.print(
         fold(f"{card.candidates} candidates of {card.prompts} prompts; preferences: {sources}")
     )
-    table = Table(title="share of held-out preferences agreed with (95 % interval)")
+    table = Table(title="share of held-out preferences agreed with")
     names = list(card.contests[0].accuracy) if card.contests else []
-    for column in ("labels by", "source", "of", "preferences", "prompts", *names):
+    for column in ("labels by", "of", "how many", *names):
         table.add_column(column, overflow="fold")
     for one in card.contests:
-        figures = [_interval(one.accuracy[name]) for name in names]
-        counts = (str(one.preferences), str(one.prompts))
-        table.add_row(fold(one.judge), one.source, fold(one.scope), *counts, *figures)
+        figures = [_interval(one.accuracy[names[0]])]
+        figures += [f"{one.accuracy[name].value:.3f}" for name in names[1:]]
+        judge = f"{one.judge} ({one.source})"
+        table.add_row(fold(judge), fold(one.scope), str(one.preferences), *figures)
     if card.contests:
         console.print(table)
     for ablation in card.ablations:

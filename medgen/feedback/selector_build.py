@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from itertools import combinations
+from dataclasses import dataclass
+from itertools import combinations, count
 from pathlib import Path
 
 import numpy as np
@@ -63,8 +64,40 @@ BATCH = 64
 Progress = Callable[[str, int, int], None]  # what is done, how many of them, of how many
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A log ready to learn from: readable candidates, their features, labels and folds.
+
+    `clip` (n,) are the cosines of image and prompt; `labels` counts preferences and ratings that
+    teach, `trained_on` the preferences by source.
+    """
+
+    data: Labelled
+    features: Features
+    clip: np.ndarray
+    lessons: Lessons
+    folds: np.ndarray
+    labels: int
+    trained_on: dict[str, int]
+
+
 def silent(what: str, done: int, total: int) -> None:
     """No progress."""
+
+
+def prepare(log: FeedbackLog, settings: SelectorSettings, progress: Progress = silent) -> Prepared:
+    """Read a log and its images for training.
+
+    Raises:
+        BadInput: The log teaches nothing (see `selector_data`).
+    """
+    data = labelled_candidates(log, settings)
+    training_labels(data, settings)  # refused before images are read
+    features, clip, data = _features(data, progress)
+    votes, scores = training_labels(data, settings)
+    folds = folds_of(data.prompts, settings.folds, settings.seed)
+    lessons = Lessons.of(votes, scores)
+    return Prepared(data, features, clip, lessons, folds, len(votes) + len(scores), _counted(votes))
 
 
 def train_selector(
@@ -91,22 +124,19 @@ def train_selector(
             was written.
     """
     require_new(out)
-    data = labelled_candidates(log, settings)
-    votes, scores = training_labels(data, settings)
-    features, clip, data = _features(data, progress)
-    votes, scores = training_labels(data, settings)
-    lessons, prompts = Lessons.of(votes, scores), data.prompts
-    folds = folds_of(prompts, settings.folds, settings.seed)
+    ready = prepare(log, settings, progress)
+    data, features, lessons = ready.data, ready.features, ready.lessons
+    prompts, folds = data.prompts, ready.folds
     judging = judging_votes(data, settings)
 
-    def fitted(done: int = 0) -> Callable[[], None]:
-        steps = iter(range(done + 1, settings.folds + 2))
-        return lambda: progress("folds", next(steps), settings.folds + 1)
+    numbers = count(1)
 
-    crossed = cross_fit(features, lessons, prompts, folds, settings, fitted())
-    rankings = {OURS: crossed.rewards, CLIP: clip, VERIFIER: _verifier_scores(data)}
+    def folded() -> None:
+        progress("folds", next(numbers), settings.folds + 1)
+
+    crossed = cross_fit(features, lessons, prompts, folds, settings, folded)
     found = contests(
-        rankings,
+        {OURS: crossed.rewards, CLIP: ready.clip, VERIFIER: verifier_scores(data)},
         judging,
         judging_scores(data, settings),
         prompts,
@@ -119,14 +149,14 @@ def train_selector(
     head = fit(features, lessons, ~validation, validation, prompts, settings, settings.seed)
     every, held = rewards_of(head, features), lessons.within(validation)
     temperature = temperature_of(every, held)
-    progress("folds", settings.folds + 1, settings.folds + 1)
+    folded()
     card = SelectorCard(
         log=log.name,
         log_digest=log_digest(log),
-        labels=len(votes) + len(scores),
+        labels=ready.labels,
         candidates=len(data.paths),
         prompts=len(np.unique(prompts)),
-        trained_on=_counted(votes),
+        trained_on=ready.trained_on,
         judged_by=_counted(judging),
         settings=settings,
         vocabulary=_vocabulary(data),
@@ -176,7 +206,7 @@ def _features(data: Labelled, progress: Progress) -> tuple[Features, np.ndarray,
     return features, np.concatenate(cosines), data
 
 
-def _verifier_scores(data: Labelled) -> np.ndarray:
+def verifier_scores(data: Labelled) -> np.ndarray:
     """(n,) the critiques' scores, NaN where there is none."""
     return np.array(
         [np.nan if one.critique is None else one.critique["score"] for one in data.asked]

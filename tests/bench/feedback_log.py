@@ -180,6 +180,8 @@ def measure(place: str, candidates: int) -> None:
     labels.clear()  # else Python's garbage collector walks over them in every query
     query("ratings", lambda: list(log.ratings()))
     query("pairs", lambda: list(log.pairs()))
+    query("what training reads (labels, unread rows)", lambda: [
+        *log.ratings(), *log.pairs(), *log.labelled()])  # fmt: skip
     query("candidates with a label", lambda: list(log.candidates(rated=True)))
     query("queue of one rater, first 100", lambda: list(log.queue("rater 0", limit=100)))
     four_at_once(place, log)
