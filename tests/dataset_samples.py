@@ -135,7 +135,7 @@ def write_dataset(folder: Path, films: int = 4, fundi: int = 2, prefix: str = "t
     rows.append(
         row(
             folder,
-            f"{prefix}-999",
+            f"{prefix}-rejected",
             first + 999,
             kept=False,
             findings=[cardiomegaly("contradicted", 0.41)],

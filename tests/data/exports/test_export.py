@@ -136,7 +136,7 @@ def test_chexgenbench_gets_films_only_under_their_bare_names(folder, tmp_path):
 def test_rejected_images_are_exported_when_asked(folder, tmp_path):
     export(open_dataset(folder), "imagefolder", tmp_path / "out", which="rejected")
     (picture,) = (tmp_path / "out").rglob("*.png")
-    assert picture.name == "task-999_1.png"
+    assert picture.name == "task-rejected_1.png"
     assert export(open_dataset(folder), "imagefolder", tmp_path / "all", which="all").images == 7
 
 
