@@ -118,12 +118,13 @@ class PromptPolicy:
 
 
 def value_of(values: dict[str, dict[str, Cell]], context: Context, recipe: str) -> float:
-    """A recipe's value in the narrowest context that knows it; 0 where none does."""
+    """A recipe's value in the narrowest context that knows it; the mean one's where none does."""
     for key in context.widening():
         cell = values.get(key, {}).get(recipe)
         if cell is not None:
             return cell.value
-    return 0.0
+    every = [cell.value for cell in values.get("", {}).values()]
+    return sum(every) / len(every) if every else 0.0
 
 
 def save_prompt_policy(card: PromptPolicyCard, path: Path) -> None:

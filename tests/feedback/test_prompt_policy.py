@@ -129,7 +129,8 @@ def test_unknown_contexts_fall_back() -> None:
     other = Context("Fundus", "cataract", "not seen")
     assert value_of(values, other, RECIPES[0]) == 0.3
     assert value_of(values, other._replace(kind="rejected"), RECIPES[0]) == 0.1
-    assert value_of(values, other, "never met") == 0.0
+    assert value_of(values, other, "never met") == 0.1, "neither better nor worse than usual"
+    assert value_of({}, other, "never met") == 0.0
 
 
 def candidates(run: str, recipe: str, propensity: float, gain: float) -> list[LoggedCandidate]:
