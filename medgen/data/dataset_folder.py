@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,10 +17,11 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medgen.data.dataset_rows import Row, manifest_path, read_rows
+from medgen.data.dataset_rows import PARQUET, Row, manifest_path, read_rows
 from medgen.errors import BadInput
 
 ORIGIN = "dataset.json"
+JOURNAL = "journal.sqlite"
 SPLITS = "splits.csv"
 Which = Literal["accepted", "rejected", "all"]
 WHICH: tuple[Which, ...] = ("accepted", "rejected", "all")
@@ -90,9 +92,15 @@ def open_dataset(folder: str | Path) -> Dataset:
     Raises:
         BadInput: It holds no manifest, or one of its files cannot be read.
     """
+    if re.match(r"[a-z][a-z0-9+]+:/", str(folder)):
+        raise BadInput(
+            f"{folder} is no local folder: fetch the dataset first, then give its folder"
+        )
     folder = Path(folder).expanduser().resolve()
     if not folder.is_dir():
         raise BadInput(f"no folder at {folder}: give the folder that medgen synthesize wrote")
+    if (folder / JOURNAL).exists() and not (folder / PARQUET).exists():
+        raise BadInput(f"the run in {folder} is not finished: medgen synthesize --resume first")
     manifest_path(folder)
     return Dataset(folder, _origin(folder / ORIGIN), _splits(folder / SPLITS))
 

@@ -127,15 +127,15 @@ class _Copier:
 
     def _copied(self, number: int, row: Row) -> bool:
         """Copy an image, its hash checked; False where the same bytes were copied before."""
-        short = bytes.fromhex(row.sha256)[:16]
-        if row.kept and short in self.seen:
-            self.merged.repeated += 1
-            return False
         dataset = self.datasets[number]
         file = (dataset.folder / row.path).resolve()
         if not file.is_relative_to(dataset.folder):
             raise BadInput(f"{row.path} of {row.id} lies outside of {dataset.folder}")
         data = Item(row, "", file, dataset.created).read()
+        short = bytes.fromhex(row.sha256)[:16]
+        if row.kept and short in self.seen:
+            self.merged.repeated += 1
+            return False
         target = self.folder / image_path(row)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)

@@ -56,6 +56,7 @@ def test_verify_exits_with_one_when_something_is_wrong(folder):
     ("arguments", "line"),
     [
         (("stats", "missing"), "no folder at"),
+        (("stats", "s3://bucket/films"), "fetch the dataset first"),
         (
             ("export", "DIR", "--format", "gif", "--out", "OUT"),
             "--format gif is unknown: use minim",

@@ -55,3 +55,8 @@ def test_a_folder_without_a_dataset_is_refused(tmp_path):
         open_dataset(tmp_path)
     with pytest.raises(BadInput, match="no folder at"):
         open_dataset(tmp_path / "missing")
+    with pytest.raises(BadInput, match="fetch the dataset first"):
+        open_dataset("s3://bucket/films")
+    (tmp_path / "journal.sqlite").write_bytes(b"")
+    with pytest.raises(BadInput, match=r"is not finished.*--resume"):
+        open_dataset(tmp_path)
