@@ -118,6 +118,9 @@ def medgen(
 
 def main() -> None:
     """Entry point of the `medgen` script."""
+    # OpenMP's threads spin while they wait for each other; on a machine that is busy otherwise they
+    # wait for one that is not running, and drawing took 25 times as long. Read when torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # diffusers imports it where it is installed, and it warns of kernels that nothing here needs.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     app()

@@ -365,3 +365,13 @@ def test_a_group_without_a_command_explains_itself(group, capsys):
     shown = capsys.readouterr()
     assert "Commands" in shown.out
     assert "error" not in shown.err
+
+
+def test_threads_wait_passively_unless_the_user_says_otherwise(monkeypatch):
+    seen = []
+    monkeypatch.setattr("medgen.cli.app", lambda: seen.append(os.environ["OMP_WAIT_POLICY"]))
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    cli.main()
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    cli.main()
+    assert seen == ["PASSIVE", "ACTIVE"]
