@@ -6,7 +6,8 @@ candidate of each task is what `medgen generate` would have drawn:
 Verified are the accepted images; unverified the first candidates of the tasks, accepted or not.
 Both have as many images a class, chosen by the hash of their ids, and go through evaluation's
 utility suite with the same seeds, so that the difference is paired. Several datasets (other seeds)
-are averaged. Reads `split=test` once: nothing is tuned by it.
+are averaged. Classes with under 30 images in an arm are left out. `--split val` tests on the fold
+that is carved out of the training images, to try the script; the claim reads `split=test`, once.
 """
 
 import argparse
@@ -19,10 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from medgen.data.dataset_folder import open_dataset
+from medgen.data.splits import is_validation
 from medgen.evaluation.arms import ACCURACY, AREA, REAL, SYNTHETIC, Score, score
 from medgen.evaluation.classes import Task, tasks
 from medgen.evaluation.context import Context
-from medgen.evaluation.figures import interval
+from medgen.evaluation.figures import LEAST, interval
 from medgen.evaluation.tables import read_table
 from medgen.evaluation.utility import default_budget
 
@@ -62,10 +64,20 @@ def write_synthetic(folder: str, by: dict[str, list], most: int, target: Path) -
     return target
 
 
+def split_of(row: dict[str, str]) -> str:
+    """train, val or test."""
+    held = row["split"] == "train" and is_validation(row["group"])
+    return "val" if held else row["split"]
+
+
 def write_real(data: Path, modality: str, split: str, target: Path) -> Path:
     """A table of the real images of one modality and split."""
     with (data / "manifest.csv").open(newline="", encoding="utf-8") as stream:
-        rows = [r for r in csv.DictReader(stream) if r["modal"] == modality and r["split"] == split]
+        rows = [
+            row
+            for row in csv.DictReader(stream)
+            if row["modal"] == modality and split_of(row) == split
+        ]
     with target.open("w", newline="", encoding="utf-8") as stream:
         lines = csv.DictWriter(stream, rows[0].keys())
         lines.writeheader()
@@ -80,7 +92,8 @@ def measured(real: Path, train: Path, synthetic: Path, source: str, seed: int) -
               ((real, "real"), (synthetic, "synthetic"), (train, "train"))]  # fmt: skip
     context = Context(tables[0], tables[1], tables[2], (), synthetic.parent, seed=seed)
     found = tasks(*tables, seed)
-    task = next(one for one in found if isinstance(one, Task) and one.source == source)
+    (task,) = [one for one in found if one.source == source]
+    assert isinstance(task, Task), task.why
     return score(context, task, default_budget(), lambda: print(".", end="", flush=True))
 
 
@@ -91,20 +104,23 @@ def main() -> None:
     parser.add_argument("--modality", default="Brain MRI")
     parser.add_argument("--source", default="nickparvar_tumor")
     parser.add_argument("--most", type=int, default=1000, help="Images a class, at most.")
+    parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     told = parser.parse_args()
     told.out.mkdir(parents=True, exist_ok=True)
-    real = write_real(told.data, told.modality, "test", told.out / "real.csv")
+    real = write_real(told.data, told.modality, told.split, told.out / "real.csv")
     train = write_real(told.data, told.modality, "train", told.out / "train.csv")
     scores: dict[str, list[Score]] = {"verified": [], "first": []}
     for number, folder in enumerate(told.datasets):
         arms = chosen(folder, NAMES[told.modality])
-        classes = set(arms["verified"])
-        size = min(told.most, *(len(by[name]) for by in arms.values() for name in classes))
-        print(folder, {arm: {k: len(v) for k, v in by.items()} for arm, by in arms.items()}, size)
+        counts = {arm: {name: len(rows) for name, rows in by.items()} for arm, by in arms.items()}
+        fewest = {name: min(by.get(name, 0) for by in counts.values()) for name in counts["first"]}
+        size = min(told.most, *(count for count in fewest.values() if count >= LEAST))
+        print(folder, counts, f"{size} a class")
         for arm, by in arms.items():
-            table = write_synthetic(folder, by, size, told.out / f"{arm}_{number}.csv")
+            kept = {name: rows for name, rows in by.items() if fewest[name] >= LEAST}
+            table = write_synthetic(folder, kept, size, told.out / f"{arm}_{number}.csv")
             seed = told.seed + number
             scores[arm].append(measured(real, train, table, told.source, seed))
             print()
