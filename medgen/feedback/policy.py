@@ -288,10 +288,10 @@ def _tell(reporter: Reporter, accelerator: Accelerator, data: PolicyData, notes:
     if not accelerator.is_main_process:
         return
     training, aside = data.training, data.aside
-    prompts = len({one.group for one in training.examples})
     reporter.say(
-        f"{len(training.examples)} images of {prompts} prompts, {len(training.pairs)} pairs; held "
-        f"out: {len(aside.examples)} images, {len(aside.pairs)} pairs"
+        f"{len(training.examples)} images of {len(training.prompts)} prompts, "
+        f"{len(training.pairs)} pairs; held out: {len(aside.examples)} images, "
+        f"{len(aside.pairs)} pairs"
     )
     for note in notes:
         reporter.say(f"note: {note}")

@@ -8,6 +8,7 @@ nothing of the adapter.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from torch import Tensor
 from medgen.errors import BadInput
 from medgen.feedback.objectives import advantages, preference_weights
 from medgen.feedback.policy_config import PolicyConfig, RealShare
-from medgen.feedback.preferences import Example, Preferences, held_out_groups
+from medgen.feedback.preferences import Example, Preferences, held_out_prompts
 from medgen.generator import structured
 from medgen.generator.compact import CompactGenerator
 from medgen.generator.training.batches import Batch, Batches
@@ -70,6 +71,13 @@ class PolicyBatch(NamedTuple):
         return PolicyBatch(self.rated.to(device), self.signed.to(device), real, self.together)
 
 
+def _shares(modalities: Sequence[str]) -> np.ndarray:
+    """Cumulated chances (n,) of items, the same for each modality together."""
+    count = Counter(modalities)
+    chances = np.array([1.0 / count[one] for one in modalities]).cumsum()
+    return chances / chances[-1] if len(chances) else chances
+
+
 class PolicyData:
     """Training and held-out batches of a log's preferences and of real images.
 
@@ -92,19 +100,23 @@ class PolicyData:
                 weighting="min_snr" if predicts == "epsilon" else "capped",
             )
         )
-        aside = held_out_groups(preferences, config.held_out_percent)
-        everyone = {one.group for one in preferences.examples}
-        self.training = preferences.where(everyone - aside)
+        aside = held_out_prompts(preferences, config.held_out_percent)
+        self.training = preferences.where(preferences.prompts - aside)
         self.aside = preferences.where(aside)
         if not self.training.pairs:
             raise BadInput(
-                "no prompt with a better and a worse image is left beside the held-out ones: rate "
+                "no better and worse image are left beside the held-out ones: rate "
                 "more prompts, or lower held_out_percent"
             )
         self.latents = self._latents(self.training.examples)
         self.aside_latents = self._latents(self.aside.examples) if aside else None
         self.signed = self._signed()
         self.telling = np.flatnonzero(self.signed.numpy())
+        # Modalities weigh alike, whatever the log has most of.
+        self.pair_shares = _shares(
+            [self.training.examples[i].modality for i, _ in self.training.pairs]
+        )
+        self.image_shares = _shares([self.training.examples[i].modality for i in self.telling])
         self.real = self._real(config.real, folder) if config.real is not None else None
 
     def _signed(self) -> Tensor:
@@ -170,11 +182,12 @@ class PolicyData:
         config = self.config
         generator = np.random.default_rng([config.seed, step])
         if config.method == "dpo":
-            chosen = generator.integers(0, len(self.training.pairs), config.rated // 2)
+            chosen = self.pair_shares.searchsorted(generator.random(config.rated // 2), "right")
             numbers = [index for pair in chosen for index in self.training.pairs[int(pair)]]
             signed = torch.ones(len(numbers))
         else:
-            numbers = self.telling[generator.integers(0, len(self.telling), config.rated)].tolist()
+            drawn = self.image_shares.searchsorted(generator.random(config.rated), "right")
+            numbers = self.telling[drawn].tolist()
             signed = self.signed[numbers]
         together = 2 if config.method == "dpo" else 1
         rated = self._rated(

@@ -1,4 +1,4 @@
-"""What the log says of images, as a policy learns it: rewards within prompts, and pairs.
+"""What the log says of images, as a policy learns it: rewards within what was told, and pairs.
 
 Refuses what nothing can be learned from, in one line: no labels, one image a prompt, all ratings
 alike, raters who contradict each other, images that are gone. Labels of the sources asked for
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
@@ -24,14 +24,17 @@ from medgen.records import Conditioning
 
 GONE_SHARE = 0.5  # with more of the images gone than this, what is left is another log
 ALIKE = 1e-6
+TOLD = ("prompt", "negative_prompt", "modality", "structured")
+PARTNERS = 32  # images that each image is paired with, of a group of more
 
 
 @dataclass(frozen=True)
 class Example:
     """One image: what it was told, the prompt it answers, and its reward (higher is better).
 
-    `group` numbers the prompt; images are compared within a group only. `logged` is the log's own
-    record, None for an image that only a label names.
+    `group` numbers what the generator was told (words and numbers, not the noise): images are
+    compared within a group only, for there alone a difference is the image's own. `logged` is the
+    log's record, None for an image that only a label names.
     """
 
     sha256: str
@@ -45,14 +48,16 @@ class Example:
 
 
 Reward = Callable[[Sequence[Example]], np.ndarray]
-"""Scores of images, (n,), comparable within a prompt: a trained selector's."""
+"""Scores of images, (n,), comparable within a group: a trained selector's."""
+
+Prompt = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Preferences:
-    """Examples of at least one prompt with a better and a worse image.
+    """Examples of at least one group with a better and a worse image.
 
-    `pairs` are (better, worse) indices of one prompt; `labels` counts labels by source.
+    `pairs` are (better, worse) indices of one group; `labels` counts labels by source.
     """
 
     examples: tuple[Example, ...]
@@ -60,14 +65,19 @@ class Preferences:
     labels: dict[str, int]
     notes: tuple[str, ...] = ()
 
-    def where(self, groups: set[int]) -> Preferences:
-        """Only the examples and pairs of some prompts."""
-        kept = [i for i, one in enumerate(self.examples) if one.group in groups]
+    @property
+    def prompts(self) -> set[Prompt]:
+        """(modality, prompt) of the examples."""
+        return {(one.modality, one.prompt) for one in self.examples}
+
+    def where(self, prompts: set[Prompt]) -> Preferences:
+        """Only the examples of some prompts, and the pairs among them."""
+        kept = [i for i, one in enumerate(self.examples) if (one.modality, one.prompt) in prompts]
         place = {old: new for new, old in enumerate(kept)}
         return replace(
             self,
             examples=tuple(self.examples[i] for i in kept),
-            pairs=tuple((place[a], place[b]) for a, b in self.pairs if a in place),
+            pairs=tuple((place[a], place[b]) for a, b in self.pairs if a in place and b in place),
         )
 
 
@@ -144,8 +154,8 @@ def read_preferences(
     pairs = _pairs(examples, choices, least_difference)
     if not pairs:
         raise BadInput(
-            f"nothing can be learned from {log.name}: no prompt of {', '.join(modalities)} has two "
-            f"images that {said} labels tell apart"
+            f"nothing can be learned from {log.name}: of {', '.join(modalities)} no two images "
+            f"for which the generator was told the same are told apart by {said} labels"
         )
     return Preferences(tuple(examples), tuple(pairs), dict(sorted(counted.items())), tuple(notes))
 
@@ -207,10 +217,11 @@ def _images(
 
 
 def _examples(images: dict[tuple[str, str], _Image], reward: Reward | None) -> list[Example]:
-    groups: dict[tuple[str, str], int] = {}
+    groups: dict[str, int] = {}
     examples = []
     for (sha256, _), one in sorted(images.items()):
-        group = groups.setdefault((one.modality, one.prompt), len(groups))
+        told = one.told.model_dump_json(include=set(TOLD))
+        group = groups.setdefault(told, len(groups))
         known = one.reward()
         examples.append(
             Example(
@@ -239,7 +250,7 @@ def _pairs(
     votes = Counter((one.prompt, one.winner, one.loser) for one in choices)
     pairs = []
     for own in members.values():
-        for i, j in combinations(own, 2):
+        for i, j in _met(own):
             one, other = examples[i], examples[j]
             gap = one.reward - other.reward
             # A choice between just these two tells more than their averages.
@@ -252,19 +263,29 @@ def _pairs(
     return pairs
 
 
-def held_out_groups(preferences: Preferences, percent: int) -> set[int]:
+def _met(members: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Which members of a group are compared: all pairs, of a large group a spread of them."""
+    if len(members) <= PARTNERS:
+        yield from combinations(members, 2)
+        return
+    steps = np.unique(np.linspace(1, len(members) // 2, PARTNERS // 2).astype(int))
+    for place, one in enumerate(members):
+        for step in steps:
+            yield one, members[(place + int(step)) % len(members)]
+
+
+def held_out_prompts(preferences: Preferences, percent: int) -> set[Prompt]:
     """Prompts that training never sees, carved by their text, at least one a modality.
 
-    A modality keeps them all for training where it has fewer than four.
+    A modality keeps them all for training where it has fewer than four with a pair among them.
     """
-    found: set[int] = set()
-    by_modality: dict[str, dict[int, int]] = defaultdict(dict)
-    for one in preferences.examples:
-        digest = hashlib.sha256(f"{one.modality}|{one.prompt}".encode()).digest()
-        by_modality[one.modality][one.group] = int.from_bytes(digest[:4], "big")
-    telling = {preferences.examples[better].group for better, _ in preferences.pairs}
-    for places in by_modality.values():
-        order = sorted((group for group in places if group in telling), key=places.__getitem__)
+    found: set[Prompt] = set()
+    telling: dict[str, set[Prompt]] = defaultdict(set)
+    for pair in preferences.pairs:
+        for one in (preferences.examples[i] for i in pair):
+            telling[one.modality].add((one.modality, one.prompt))
+    for prompts in telling.values():
+        order = sorted(prompts, key=lambda one: hashlib.sha256("|".join(one).encode()).digest())
         if len(order) >= 4:
-            found |= set(order[: max(1, round(len(order) * percent / 100))])
+            found |= set(order[: max(1, round(len(order) * percent / 100))] if percent else [])
     return found
