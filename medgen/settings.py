@@ -170,6 +170,14 @@ class Settings(BaseSettings):
         "'explore' to try the refiner's recipes evenly; its rules when not set.",
     )
 
+    checkpoints: str | None = Field(
+        None,
+        pattern=r"^postgres(ql)?://",
+        description="Where agent runs keep their checkpoints: a postgresql:// URL (the 'postgres' "
+        "extra), so that a run begun on one machine goes on on another; a file in each run's own "
+        "folder when not set.",
+    )
+
     utility_steps: int | None = Field(
         None,
         ge=1,

@@ -2,30 +2,28 @@
 
 One run is one LangGraph thread (its id is the run's) whose state holds all images asked for: each
 round draws and verifies the candidates of every image not yet settled, so the reasoning is done
-once and the generator works in batches. Checkpoints lie in the run's own folder, written before
-the next node starts; a run killed anywhere goes on at the node it was in.
+once and the generator works in batches. Checkpoints lie in the run's own folder, or in the database
+of `MEDGEN_CHECKPOINTS`, written before the next node starts; a run killed anywhere goes on at the
+node it was in.
 """
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
-from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 
 from medgen.agents.state import AgentState
 from medgen.errors import BadInput, MedgenError
 from medgen.graphs import nodes
-from medgen.graphs.checkpoints import PLAIN
+from medgen.graphs.checkpoints import forget, writing
 from medgen.graphs.collaborators import Collaborators, shared_collaborators
 from medgen.graphs.feedback import log_run
 from medgen.graphs.live_tracing import start_tracing
@@ -197,6 +195,7 @@ class Agent:
             return self._finish(folder, self.drive(folder, on_start, on_event))
         except BadInput:
             if resume is None:
+                forget(folder)
                 folder.discard()
             raise
         except MedgenError:
@@ -233,8 +232,8 @@ class Agent:
             "folder": str(folder.path),
             "request": folder.request.model_dump(mode="json"),
         }
-        with closing(sqlite3.connect(folder.checkpoints, check_same_thread=False)) as connection:
-            graph = build(self.collaborators, SqliteSaver(connection, serde=PLAIN))
+        with writing(folder) as saver:
+            graph = build(self.collaborators, saver)
             thread: Any = {
                 "configurable": {"thread_id": folder.run_id},
                 "recursion_limit": 12 + 4 * folder.request.rounds,

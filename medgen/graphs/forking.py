@@ -7,19 +7,17 @@ the changes, and the images that those speak of. The parent's folder is read and
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
-from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.types import StateSnapshot
 
 from medgen.agents.state import AgentState, candidates_of
 from medgen.errors import BadInput
 from medgen.graphs.agent import Agent, Graph, build
-from medgen.graphs.checkpoints import PLAIN, moved, opened_copy, thread_of
+from medgen.graphs.checkpoints import Saver, forget, moved, reading, thread_of, writing
 from medgen.graphs.collaborators import Collaborators
 from medgen.graphs.fork_fields import NODES, REASONING, changed, settable
 from medgen.graphs.results import RunResult
@@ -109,8 +107,8 @@ def prepare_fork(
 @contextmanager
 def history(run: RunFolder) -> Iterator[Graph]:
     """The graph over a copy in memory of a run's checkpoints, to be read."""
-    with opened_copy(run) as connection:
-        yield build(Collaborators(), SqliteSaver(connection, serde=PLAIN))
+    with reading(run) as saver:
+        yield build(Collaborators(), saver)
 
 
 def _round_of(state: AgentState, node: str) -> int:
@@ -164,14 +162,14 @@ def branch(
         there = moved(state, folder.path)
         there["run_id"] = folder.run_id
         _copy_images(state, there)
-        with closing(sqlite3.connect(folder.checkpoints)) as connection:
-            saver = SqliteSaver(connection, serde=PLAIN)
+        with writing(folder) as saver:
             _copy_checkpoints(graph, run, snapshot, saver, folder)
             values = {name: value for name, value in there.items() if name != "events"}
             own = thread_of(folder)
             own["configurable"]["checkpoint_id"] = _checkpoint_id(snapshot)
             build(Collaborators(), saver).update_state(own, values, _node_before(lineage))
     except BaseException:
+        forget(folder)
         folder.discard()
         raise
     return folder
@@ -190,10 +188,10 @@ def _node_before(lineage: Lineage) -> str:
 
 
 def _copy_checkpoints(
-    graph: Graph, run: RunFolder, snapshot: StateSnapshot, saver: SqliteSaver, folder: RunFolder
+    graph: Graph, run: RunFolder, snapshot: StateSnapshot, saver: Saver, folder: RunFolder
 ) -> None:
     """Copy the thread up to the snapshot; without pending writes, or the node would not run."""
-    source = cast("SqliteSaver", graph.checkpointer)
+    source = cast("Saver", graph.checkpointer)
     last = _checkpoint_id(snapshot)
     for saved in reversed(list(source.list(thread_of(run)))):
         if saved.config["configurable"]["checkpoint_id"] > last:

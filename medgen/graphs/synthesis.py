@@ -191,6 +191,7 @@ def synthesize(
         try:
             complete = runner.run(session)
             _finish(job, journal, store, ready[1], complete)
+            _write_card(job, journal)
         except OSError as error:
             if disk_is_full(error):
                 raise MedgenError(
@@ -360,6 +361,14 @@ def _finish(job: Job, journal: Journal, store: Store, hello: Hello, complete: bo
         "accepted": sum(quota.kept for quota in quotas),
     }
     store.write(DATASET, (json.dumps(told, indent=2) + "\n").encode())
+
+
+def _write_card(job: Job, journal: Journal) -> None:
+    """Write the datasheet of a dataset in a folder; for a URL, `medgen dataset card` of a copy."""
+    if not is_remote(job.out):
+        from medgen.graphs.datasheet import write_card
+
+        write_card(journal.path.parent)
 
 
 def _outcome(job: Job, journal: Journal, runner: Engine, complete: bool) -> Outcome:

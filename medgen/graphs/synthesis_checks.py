@@ -92,7 +92,8 @@ def _misread(cell: Cell, plan: Plan) -> Iterator[str]:
     if lost:
         yield lost[0]
         return
-    read = {finding.finding for finding in plan.findings if finding.status == "present"}
+    read = {one.finding for one in plan.findings if one.status == "present"}
+    read |= {f"no {one.finding}" for one in plan.findings if one.status == "absent"}
     if read != set(cell.findings):
         yield f"is read as {', '.join(sorted(read)) or 'nothing'}, not {', '.join(cell.findings)}"
         return

@@ -101,7 +101,7 @@ class Settled:
 
 @dataclass(frozen=True)
 class Report:
-    """What a step did.
+    """What a step did; `seconds` by kind of work, and of processor time in all.
 
     `announced` are the tasks that the next step will draw, `active` all that the worker holds.
     `fatal` says why the worker cannot go on, for reasons that are not a task's.
@@ -166,6 +166,7 @@ class Worker:
         settled: list[Settled] = []
         failed: list[tuple[str, str]] = []
         seconds: dict[str, float] = {}
+        busy = time.process_time()
         try:
             attempts, settled, failed = self._draw(seconds)
             for admission in order.new:
@@ -175,6 +176,7 @@ class Worker:
                 raise
             return Report(fatal=f"the disk of {self._setup.out} is full")
         self._next = self._choose(order.flush)
+        seconds["processor"] = time.process_time() - busy
         return Report(
             attempts,
             settled,

@@ -49,6 +49,7 @@ def files(folder: Path, *without: str) -> dict[str, str]:
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     """Makes a dataset with a crew in this process; keeps the crews in `make.crews`."""
     monkeypatch.setattr(synthesis_engine, "PATIENCE", 0)
+    monkeypatch.setattr(synthesis, "_write_card", lambda *_given: None)
 
     def run(
         out: str,
@@ -68,7 +69,8 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
             return run.crew  # type: ignore[attr-defined, no-any-return]
 
         monkeypatch.setattr(synthesis, "_crew", crew)
-        return synthesize(spec, tmp_path / out, minds=minds, **more)
+        place = out if "://" in out else tmp_path / out
+        return synthesize(spec, place, minds=minds, **more)
 
     return run
 
@@ -296,3 +298,46 @@ def test_the_dataset_says_what_made_it(tmp_path: Path, make: Make) -> None:
         lines = list(csv.DictReader(stream))
     keys = [(line["id"], int(line["attempt"])) for line in lines]
     assert keys == sorted(keys)
+
+
+def test_a_place_that_fsspec_writes_gets_the_same_dataset(
+    tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fsspec
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        }.items():
+            monkeypatch.setenv(name, value)
+        s3 = fsspec.filesystem("s3", skip_instance_cache=True)
+        s3.mkdir("bucket")
+        make("local")
+
+        def stop(progress: Any) -> None:
+            if progress.drawn >= 8:
+                raise Stop
+
+        with pytest.raises(Stop):
+            make("s3://bucket/set", on_progress=stop)
+        with pytest.raises(BadInput, match="is not empty"):
+            make("s3://bucket/set")
+        make("s3://bucket/set", resume=True)
+        names = [name.removeprefix("bucket/set/") for name in s3.find("bucket/set")]
+        found = {
+            name: hashlib.sha256(s3.cat_file(f"bucket/set/{name}")).hexdigest()
+            for name in names
+            if name not in OWN
+        }
+        assert found == files(tmp_path / "local")
+        assert JOURNAL in names  # for another machine to go on with
+    finally:
+        server.stop()
