@@ -107,11 +107,18 @@ def clip_similarities(images: np.ndarray, texts: Sequence[str]) -> np.ndarray:
 
 @torch.inference_mode()
 def text_tokens(texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Token states (t, L, T) and mask (t, L) of texts, by the generator's text encoder, frozen."""
+    """Token states (t, L, T) and mask (t, L) of texts, by the generator's text encoder, frozen.
+
+    L is the longest text's, not the encoder's: a log has thousands of prompts.
+    """
     tokenizer, encoder = _text_encoder()
     ids, mask = tokenizer(texts)
-    states = [encoder(ids[at : at + 64], mask[at : at + 64])[0] for at in range(0, len(ids), 64)]
-    return torch.cat(states), mask
+    longest = int(mask.sum(1).max())
+    states = [
+        encoder(ids[at : at + 64], mask[at : at + 64])[0][:, :longest]
+        for at in range(0, len(ids), 64)
+    ]
+    return torch.cat(states), mask[:, :longest]
 
 
 @lru_cache

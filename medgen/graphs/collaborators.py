@@ -127,6 +127,14 @@ class Collaborators:
 
         return load_prompt_policy(self.settings.prompt_policy)
 
+    def load_learned(self) -> None:
+        """Load the selector and the prompt policy that the settings name, to say early what fails.
+
+        Raises:
+            BadInput: One of them is not there, or of another release.
+        """
+        _ = self.reward, self.prompt_policy
+
     @cached_property
     def store(self) -> KnowledgeStore:
         """Where facts are retrieved from; built now if there is none yet."""

@@ -178,6 +178,7 @@ def compose(state: AgentState, minds: Collaborators) -> Step:
     if plan.modality not in generator.modalities:
         raise BadInput(parser.explain_undrawable(plan.modality, list(generator.modalities)))
     panel = minds.panel  # loaded before anything is drawn, so that missing weights are said first
+    minds.load_learned()
     composed = composer.compose(plan, _facts(state), describe=generator.reads_free_text)
     composed = composer.as_asked(composed, request)
     control = composer.as_asked(composer.control(request, plan), request)

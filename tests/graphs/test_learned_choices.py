@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from phantom import phantom_collaborators
+from phantom import PhantomGenerator, phantom_collaborators
 
 from medgen.errors import BadInput
 from medgen.feedback.log import FeedbackLog
@@ -82,13 +82,19 @@ def test_one_that_beats_nobody_is_not_used(runs: Path, log: FeedbackLog) -> None
     assert all(one.drawn.reward is None for one in log.candidates())
 
 
-def test_a_missing_selector_stops_the_run(
-    runs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("variable", "match"),
+    [("MEDGEN_SELECTOR", "no selector in"), ("MEDGEN_PROMPT_POLICY", "no prompt policy at")],
+)
+def test_what_is_missing_is_said_before_anything_is_drawn(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, match: str
 ) -> None:
-    monkeypatch.setenv("MEDGEN_SELECTOR", str(tmp_path / "none"))
+    monkeypatch.setenv(variable, str(tmp_path / "none"))
     settings.cache_clear()
-    with pytest.raises(BadInput, match="no selector in"):
-        Agent(phantom_collaborators()).run(PROMPT, rounds=1)
+    generator = PhantomGenerator()
+    with pytest.raises(BadInput, match=match):
+        Agent(phantom_collaborators(generator)).run(PROMPT, rounds=1)
+    assert generator.batches == []
 
 
 def test_recipes_are_drawn_with_their_chance(
