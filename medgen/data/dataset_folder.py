@@ -23,6 +23,7 @@ from medgen.errors import BadInput
 ORIGIN = "dataset.json"
 JOURNAL = "journal.sqlite"
 SPLITS = "splits.csv"
+PLAIN = re.compile(r"(?![. ])[\w. +-]{1,200}")
 Which = Literal["accepted", "rejected", "all"]
 WHICH: tuple[Which, ...] = ("accepted", "rejected", "all")
 
@@ -67,12 +68,33 @@ class Dataset:
             raise BadInput(f"{path} cannot be read ({error})") from error
 
     def rows(self, which: Which = "all", modality: str | None = None) -> Iterator[Row]:
-        """The manifest's rows one by one: the dataset's images, the rejected ones, or all."""
+        """The manifest's rows one by one: the dataset's images, the rejected ones, or all.
+
+        Raises:
+            BadInput: The manifest cannot be read, or an id is no plain name, of which files are
+                made.
+        """
         for row in read_rows(self.folder):
+            if not PLAIN.fullmatch(row.id):
+                raise BadInput(
+                    f"id {row.id!r} in {self.folder} is no plain name (letters, digits, . _ - and "
+                    "space, no leading dot): files are named after it"
+                )
             if which != "all" and row.kept != (which == "accepted"):
                 continue
             if modality is None or row.modality.lower() == modality.lower():
                 yield row
+
+    def file(self, row: Row) -> Path:
+        """The file of a row's image.
+
+        Raises:
+            BadInput: The path leads out of the dataset's folder.
+        """
+        path = (self.folder / row.path).resolve()
+        if not path.is_relative_to(self.folder):
+            raise BadInput(f"{row.path} of {row.id} lies outside of {self.folder}")
+        return path
 
     def split_of(self, row: Row) -> str:
         """The split that an image is in; "train" where the dataset was not split."""
@@ -122,6 +144,10 @@ def _splits(path: Path) -> dict[str, str]:
         return {}
     try:
         with path.open(encoding="utf-8", newline="") as stream:
-            return {line["id"]: line["split"] for line in csv.DictReader(stream)}
+            splits = {line["id"]: line["split"] for line in csv.DictReader(stream)}
     except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:
         raise BadInput(f"{path} cannot be read ({error}): split the dataset again") from error
+    for name in sorted(set(splits.values())):
+        if not name.isidentifier():
+            raise BadInput(f"{path} calls a split {name!r}, which is no name: split again")
+    return splits

@@ -128,10 +128,7 @@ class _Copier:
     def _copied(self, number: int, row: Row) -> bool:
         """Copy an image, its hash checked; False where the same bytes were copied before."""
         dataset = self.datasets[number]
-        file = (dataset.folder / row.path).resolve()
-        if not file.is_relative_to(dataset.folder):
-            raise BadInput(f"{row.path} of {row.id} lies outside of {dataset.folder}")
-        data = Item(row, "", file, dataset.created).read()
+        data = Item(row, "", dataset.file(row), dataset.created).read()
         short = bytes.fromhex(row.sha256)[:16]
         if row.kept and short in self.seen:
             self.merged.repeated += 1

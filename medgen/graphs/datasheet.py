@@ -87,13 +87,13 @@ def _pictures(dataset: Dataset, stats: DatasetStats) -> dict[str, bytes]:
     sampler = datasheet_pictures.Sampler()
     drawn: dict[str, list[float]] = {}
     for row in dataset.rows("accepted"):
-        sampler.see(row)
+        sampler.see(row, dataset.file(row))
         if row.nearest_distance is not None:
             drawn.setdefault(row.modality, []).append(row.nearest_distance)
     pictures = {"balance.png": datasheet_pictures.balance_plot(stats)}
     if stats.images:
         pictures["properties.png"] = datasheet_pictures.property_plot(stats.counts)
-        pictures["samples.png"] = datasheet_pictures.grid(dataset.folder, sampler)
+        pictures["samples.png"] = datasheet_pictures.grid(sampler)
     if drawn:
         known = bundled_index().calibration
         pictures["nearness.png"] = datasheet_pictures.nearness_plot(

@@ -30,21 +30,20 @@ class Sampler:
     """
 
     def __init__(self) -> None:
-        self.chosen: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        self.chosen: dict[tuple[str, str], list[tuple[str, Path]]] = {}
 
-    def see(self, row: Row) -> None:
-        """Take an accepted row into account."""
+    def see(self, row: Row, file: Path) -> None:
+        """Take an accepted row and its file into account."""
         among = self.chosen.setdefault((row.modality, row.label), [])
-        among.append((hashlib.sha256(row.id.encode()).hexdigest(), row.path))
+        among.append((hashlib.sha256(row.id.encode()).hexdigest(), file))
         among.sort()
         del among[SAMPLES:]
 
 
-def grid(folder: Path, sampler: Sampler) -> bytes:
+def grid(sampler: Sampler) -> bytes:
     """A PNG with a line of samples for each modality and label, marked as synthetic.
 
     Args:
-        folder: The dataset's.
         sampler: Has seen the rows.
     """
     lines = sorted(sampler.chosen.items())[:MOST_ROWS]
@@ -56,7 +55,7 @@ def grid(folder: Path, sampler: Sampler) -> bytes:
         words = _wrapped(f"{modality}: {label}", 30)
         draw.multiline_text((8, top + 8), words, fill="black", font=font)
         for column, (_, path) in enumerate(chosen):
-            picture = Image.fromarray(load_square(folder / path, THUMBNAIL))
+            picture = Image.fromarray(load_square(path, THUMBNAIL))
             sheet.paste(picture, (LABEL_WIDTH + column * THUMBNAIL, top))
     return png_bytes(np.asarray(sheet), {})
 

@@ -6,8 +6,6 @@ many labels they touch is what this tells.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from medgen.data.check import LISTED
 from medgen.data.dataset_check import DatasetReport, Fault
 from medgen.data.dataset_folder import open_dataset
@@ -47,7 +45,7 @@ def remeasure(
             others.add(row.verifier)
         try:
             side = max(row.width, row.height)
-            pixels = load_square(Path(dataset.folder, row.path), side)
+            pixels = load_square(dataset.file(row), side)
         except BadInput:
             continue  # told as a missing or broken file already
         with minds.turn:

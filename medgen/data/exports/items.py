@@ -60,10 +60,7 @@ def items(
             no split.
     """
     for row in dataset.rows(which, modality):
-        file = (dataset.folder / row.path).resolve()
-        if not file.is_relative_to(dataset.folder):
-            raise BadInput(f"{row.path} of {row.id} lies outside of {dataset.folder}")
-        yield Item(row, dataset.split_of(row), file, dataset.created)
+        yield Item(row, dataset.split_of(row), dataset.file(row), dataset.created)
 
 
 def counted(found: Iterable[Item], total: int, progress: Progress) -> Iterator[Item]:

@@ -172,6 +172,24 @@ def test_a_path_that_leads_out_of_the_folder_is_refused(tmp_path):
         export(open_dataset(folder), "imagefolder", tmp_path / "out")
 
 
+@pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "", "a\\b", "a\nb"])
+def test_an_id_that_is_no_plain_name_is_refused(tmp_path, name):
+    from medgen.data.dataset_rows import write_manifest
+
+    folder = write_dataset(tmp_path / "a")
+    first = next(read_rows(folder))
+    write_manifest(folder, [first.model_copy(update={"id": name, "attempt": 2})])
+    with pytest.raises(BadInput, match="no plain name"):
+        export(open_dataset(folder), "imagefolder", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_split_that_is_no_plain_name_is_refused(folder):
+    (folder / "splits.csv").write_text("id,split\ntask-000,../out\n")
+    with pytest.raises(BadInput, match="calls a split"):
+        open_dataset(folder)
+
+
 def test_colour_survives(folder, tmp_path):
     export(open_dataset(folder), "imagefolder", tmp_path / "out", modality="Fundus")
     pictures = sorted((tmp_path / "out").rglob("*.png"))
