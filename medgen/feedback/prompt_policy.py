@@ -22,7 +22,7 @@ from medgen.records import Record
 
 EXPLORE = "explore"
 EXPLORATION = 0.1
-SHRINKAGE = 5.0  # trials that a wider context's value counts as
+SHRINKAGE = 10.0  # trials that a wider context's value counts as
 DIGITS = 16
 
 
@@ -43,7 +43,10 @@ class Context(NamedTuple):
 
 
 class Cell(Record):
-    """What a recipe gained in a context: the value, shrunk, and of how many trials."""
+    """What a recipe gained in a context more than others on the same parents, and in how many.
+
+    `value` is shrunk towards wider contexts' and 0.
+    """
 
     value: float
     trials: int

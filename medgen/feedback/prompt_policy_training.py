@@ -7,7 +7,7 @@ cross-fitted by prompt: a trial is never judged by values that were learned from
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -35,13 +35,16 @@ LEAST_PROMPTS = 10
 FOLDS = 5
 RESAMPLES = 2000
 Values = dict[str, dict[str, Cell]]
-Probabilities = Callable[[Context, Sequence[str]], Sequence[float]]
 
 
 class LoggedTrial(NamedTuple):
-    """One drawn recipe: in which context, how likely it was, and what it gained (-1 to 1)."""
+    """One drawn recipe: in which context, how likely it was, and what it gained (-1 to 1).
+
+    `parent` is the candidate that was refined; several trials may share it.
+    """
 
     prompt: str
+    parent: str
     context: Context
     recipe: str
     propensity: float
@@ -79,21 +82,40 @@ def trials_of(log: FeedbackLog) -> Trials:
                 continue
             gain = drawn.critique.score - parent.critique.score
             context = Context(tactic.modality, tactic.finding, tactic.kind)
-            known.append(LoggedTrial(prompts[run], context, tactic.recipe, tactic.propensity, gain))
+            place = f"{run}/{parent.id}"
+            known.append(
+                LoggedTrial(prompts[run], place, context, tactic.recipe, tactic.propensity, gain)
+            )
     return Trials(known, certain)
 
 
-def learn_values(trials: Iterable[LoggedTrial]) -> Values:
-    """Each recipe's value in every context met: the weighted mean gain, shrunk to the wider one's.
+def advantages(trials: Sequence[LoggedTrial]) -> np.ndarray:
+    """(n,) each trial's gain minus the mean gain of the others on its parent.
 
-    Weights are 1 / propensity, so that recipes the logging policy preferred in easy cases do not
-    look better than they are.
+    How much can be gained depends on the parent far more than on the recipe (the best of a round
+    is more often followed by worse); recipes are drawn whatever the parent, so that the difference
+    keeps their order. Without others on the parent, all others are the measure.
+    """
+    gains = np.array([trial.gain for trial in trials])
+    _, place = np.unique([trial.parent for trial in trials], return_inverse=True)
+    sums, counts = np.bincount(place, gains), np.bincount(place)
+    alone = counts[place] == 1
+    rest = (sums[place] - gains) / np.maximum(counts[place] - 1, 1)
+    everywhere = (gains.sum() - gains) / max(len(gains) - 1, 1)
+    return gains - np.where(alone, everywhere, rest)
+
+
+def learn_values(trials: Sequence[LoggedTrial]) -> Values:
+    """Each recipe's value in every context met: its mean advantage, shrunk to the wider context's.
+
+    Advantages weigh by 1 / propensity, so that recipes that the logging policy preferred in easy
+    cases do not look better than they are; in the widest context values shrink to 0.
     """
     sums: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0, 0, 0]))
-    for trial in trials:
+    for trial, advantage in zip(trials, advantages(trials), strict=True):
         for key in trial.context.widening():
             cell = sums[key][trial.recipe]
-            cell[0] += trial.gain / trial.propensity
+            cell[0] += advantage / trial.propensity
             cell[1] += 1 / trial.propensity
             cell[2] += 1
     values: Values = {}
@@ -180,11 +202,14 @@ def judge_policies(
     model = np.zeros((len(trials), len(recipes)))
     learned = np.zeros((len(trials), len(recipes)))
     for number in range(FOLDS):
-        values = learn_values([t for t in trials if fold[t.prompt] != number])
+        taught = [trial for trial in trials if fold[trial.prompt] != number]
+        values, usual = learn_values(taught), float(np.mean([trial.gain for trial in taught]))
         policy = PromptPolicy(_bare_card(values, recipes))
         for index, trial in enumerate(trials):
             if fold[trial.prompt] == number:
-                model[index] = [value_of(values, trial.context, recipe) for recipe in recipes]
+                model[index] = [
+                    usual + value_of(values, trial.context, recipe) for recipe in recipes
+                ]
                 learned[index] = policy.probabilities(trial.context, recipes)
     propensity = np.array([trial.propensity for trial in trials])
     rows = np.arange(len(trials))
@@ -252,7 +277,9 @@ def train_prompt_policy(
     ones = np.ones(len(trials))
     logged = estimate_value(trials, ones, ones * 0, ones * 0, seed=seed).ips
     notes = []
-    if estimate.gain[1] <= 0:
+    if estimate.gain[2] < 0:
+        notes.append("estimated to be worse than what the log did: leave the rules in place")
+    elif estimate.gain[1] <= 0:
         notes.append(
             "not shown to be better than what the log did: the interval of the gain holds 0"
         )

@@ -21,6 +21,7 @@ from medgen.feedback.prompt_policy import (
 )
 from medgen.feedback.prompt_policy_training import (
     LoggedTrial,
+    advantages,
     estimate_value,
     judge_policies,
     learn_values,
@@ -49,7 +50,9 @@ def trials(count: int, seed: int) -> list[LoggedTrial]:
         context = CONTEXTS[number % 2]
         which = int(draws.random() >= LOGGING[0])
         gain = TRUE[context, RECIPES[which]] + draws.normal(0, 0.2)
-        made.append(LoggedTrial(f"p{number}", context, RECIPES[which], LOGGING[which], gain))
+        made.append(
+            LoggedTrial(f"p{number}", f"p{number}/0", context, RECIPES[which], LOGGING[which], gain)
+        )
     return made
 
 
@@ -116,9 +119,24 @@ def test_the_learned_policy_finds_the_better_recipe_of_each_context() -> None:
     assert estimate.dr[1] <= true <= estimate.dr[2]
 
 
+def test_advantages_are_among_the_trials_of_a_parent() -> None:
+    """Parents differ by far more than recipes; the better recipe is found all the same."""
+    draws, made = np.random.default_rng(8), []
+    for number in range(40):
+        level = draws.normal(0, 0.5)
+        for which in (0, 1, int(draws.integers(2))):
+            gain = level + (0.05 if which else 0.0)
+            made.append(
+                LoggedTrial(f"p{number}", f"p{number}/0", CONTEXTS[0], RECIPES[which], 0.5, gain)
+            )
+    values = learn_values(made)[""]
+    assert values[RECIPES[1]].value > 0.01 > -0.01 > values[RECIPES[0]].value
+    assert advantages(made[:3]).sum() == pytest.approx(0.0)
+
+
 def test_a_single_trial_decides_little() -> None:
     made = [one for one in trials(200, 5) if one.context != CONTEXTS[1]]
-    lucky = LoggedTrial("lucky", CONTEXTS[1], RECIPES[1], 0.2, 1.0)
+    lucky = LoggedTrial("lucky", "lucky/0", CONTEXTS[1], RECIPES[1], 0.2, 1.0)
     learned = value_of(learn_values([*made, lucky]), CONTEXTS[1], RECIPES[1])
     assert learned < 0.5, "one trial of gain 1.0 is shrunk towards wider contexts"
 
