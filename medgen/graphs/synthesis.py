@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator
@@ -176,7 +177,7 @@ def synthesize(
     store = open_store(job.out)
     _require_place(job, store, journal_path, resume)
     setup = Setup(job.spec, job.out, worker_options(options))
-    with ExitStack() as stack:
+    with _room(job.out), ExitStack() as stack:
         stack.enter_context(_locked(journal_path))
         crew = _crew(engine, address, workers, setup, minds)
         stack.callback(crew.close)
@@ -188,17 +189,24 @@ def synthesize(
         if is_remote(job.out):
             on_progress = _backing_up(journal, store, on_progress)
         runner = Engine(journal, store, crew, job.spec, job.cells, job.minds, ready, on_progress)
-        try:
-            complete = runner.run(session)
-            _finish(job, journal, store, ready[1], complete)
-            _write_card(job, journal)
-        except OSError as error:
-            if disk_is_full(error):
-                raise MedgenError(
-                    f"the disk of {job.out} is full: make room, then go on with --resume"
-                ) from error
-            raise
+        complete = runner.run(session)
+        _finish(job, journal, store, ready[1], complete)
+        _write_card(job, journal)
         return _outcome(job, journal, runner, complete)
+
+
+@contextmanager
+def _room(out: str) -> Iterator[None]:
+    """Say in one line that the disk is full, wherever that came out."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        if disk_is_full(error) or isinstance(error, sqlite3.Error):
+            reason = "is full" if disk_is_full(error) else f"cannot be written ({error})"
+            raise MedgenError(
+                f"the disk of {out} {reason}: make room, then go on with --resume"
+            ) from error
+        raise
 
 
 def journal_place(out: str) -> Path:
@@ -326,10 +334,9 @@ def _journal(job: Job, store: Store, path: Path, hello: Hello) -> Journal:
         )
     if job.source.table is not None and journal.quota(0).started == 0:
         journal.start_tasks(0, job.tasks_of_table(), 0)
-    if not store.exists(SPEC):
-        if job.source.table is not None:
-            store.write(PROMPTS, job.source.table.read_bytes())
-        store.write(SPEC, resolved(job.spec).encode())
+    if job.source.table is not None and not store.exists(PROMPTS):
+        store.write(PROMPTS, job.source.table.read_bytes())
+    store.write(SPEC, resolved(job.spec).encode())  # the hours of this run may be others
     return journal
 
 

@@ -354,13 +354,13 @@ class Journal:
         return bool(self._rows(query, task, SETTLED))
 
     def is_rejected(self, task: str, attempt: int) -> bool:
-        """Whether an attempt is one of the rejected, or was accepted and turned down."""
+        """Whether a settled task's attempt is rejected, or was accepted and turned down."""
         query = (
             "SELECT 1 FROM attempts a JOIN tasks t ON t.id = a.task WHERE a.task = ? AND "
             "a.attempt = ? AND (a.kept = 0 OR (t.accepted = a.attempt AND "
-            "t.turned_down IS NOT NULL)) AND t.state <> ?"
+            "t.turned_down IS NOT NULL)) AND t.state = ?"
         )
-        return bool(self._rows(query, task, attempt, QUARANTINED))
+        return bool(self._rows(query, task, attempt, SETTLED))
 
     def reasons(self) -> dict[str, int]:
         """How many candidates were turned down, by reason in few words."""

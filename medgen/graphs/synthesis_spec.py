@@ -25,6 +25,7 @@ from medgen.records import Record, Severity, Sex, Side, View
 MOST_IMAGES = 20_000_000
 MOST_CELLS = 100_000
 LISTED = 3
+CHANGES_NO_IMAGE = ("hours", "timeout", "core_hour")
 SCHEMA_URL = "https://json-schema.org/draft/2020-12/schema"
 DEFAULT_TEMPLATE = "{severity} {side} {finding}, {view} {modality}, {patient}"
 
@@ -200,8 +201,12 @@ class Source:
 
     @property
     def sha256(self) -> str:
-        """Hash of the specification as resolved, with the table's own; 64 hex digits."""
+        """Hash of the specification as resolved, with the table's own; 64 hex digits.
+
+        What changes no image is not in it, so that a run may be gone on with for more hours.
+        """
         told = self.spec.model_dump(mode="json", by_alias=True)
+        told["budget"] = {k: v for k, v in told["budget"].items() if k not in CHANGES_NO_IMAGE}
         if self.table is not None:
             told["table"] = hashlib.sha256(self.table.read_bytes()).hexdigest()
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

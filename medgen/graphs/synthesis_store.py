@@ -37,7 +37,7 @@ def rejected_name(task: str, attempt: int) -> str:
 
 
 def work_name(task: str, attempt: int) -> str:
-    """Where an accepted candidate lies until its task is settled."""
+    """Where a candidate lies until its task is settled."""
     return f"{WORK}/{shard(task)}/{task}_{attempt}.png"
 
 

@@ -256,9 +256,9 @@ class Worker:
         task = admission.task.id
         folder = self._scratch / task
         for one in admission.earlier:
-            name = (work_name if one.kept else rejected_name)(task, one.attempt)
-            if one.kept and not self._store.exists(name):
-                name = image_name(task)  # settled, but killed before the journal knew
+            name = work_name(task, one.attempt)
+            if not self._store.exists(name):  # settled, but killed before the journal knew
+                name = image_name(task) if one.kept else rejected_name(task, one.attempt)
             self._beside(folder, one.candidate.id, self._store.read(name))
         return folder
 
@@ -285,8 +285,7 @@ class Worker:
             "Verdict": VERDICTS[critique.accepted],
         }
         content = png_bytes(pixels, tags)
-        name = work_name if keeps else rejected_name
-        self._store.write(name(task, number), content)
+        self._store.write(work_name(task, number), content)
         self._beside(self._scratch / task, candidate.id, content)
         return Attempt(
             task=task,
@@ -300,14 +299,17 @@ class Worker:
         )
 
     def _settle(self, run: TaskRun) -> Settled:
-        """Put the accepted image where it belongs, drop accepted siblings, let the task go."""
+        """Put the images where they belong, drop accepted siblings, let the task go."""
         task, best = run.task.id, run.accepted
         accepted = None if best is None else run.number(best.id)
-        if accepted is not None:
-            self._store.move(work_name(task, accepted), image_name(task))
         for number, one in enumerate(run.candidates, 1):
-            if run.keeps(one.critique) and number != accepted:
-                self._store.remove(work_name(task, number))
+            name = work_name(task, number)
+            if number == accepted:
+                self._store.move(name, image_name(task))
+            elif run.keeps(one.critique):
+                self._store.remove(name)
+            else:
+                self._store.move(name, rejected_name(task, number))
         self._drop(task)
         return Settled(
             task, accepted, int(run.state["round"]), run.choice.why if run.choice else ""

@@ -280,6 +280,21 @@ def test_a_folder_in_use_or_of_another_specification_is_refused(tmp_path: Path, 
     with pytest.raises(BadInput, match="begun with another specification or seed"):
         make("set", resume=True, seed=99)
     assert files(tmp_path / "set") == before
+    make("set", SPEC.replace("rounds: 3", "rounds: 3, hours: 5, timeout: 60"), resume=True)
+    assert files(tmp_path / "set", "spec.yaml").items() <= before.items()
+
+
+def test_when_the_hours_are_over_what_is_done_is_a_dataset_to_go_on_with(
+    tmp_path: Path, make: Make
+) -> None:
+    make("whole")
+    short = SPEC.replace("rounds: 3", "rounds: 3, hours: 0.0001")
+    outcome = make("set", short)
+    assert not outcome.complete and outcome.kept < outcome.wanted
+    on_disk = {n for n in files(tmp_path / "set") if n.startswith(("images/", "rejected/"))}
+    assert {row.path for row in read_rows(tmp_path / "set")} == on_disk
+    make("set", resume=True)
+    assert files(tmp_path / "set") == files(tmp_path / "whole")
 
 
 def test_what_cannot_be_drawn_leaves_nothing(tmp_path: Path, make: Make) -> None:
