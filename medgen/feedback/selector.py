@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from scipy.special import expit
 
 from medgen.errors import BadInput
@@ -74,7 +74,7 @@ def save_reward(reward: Reward, folder: Path) -> None:
     require_new(folder)
     with writing_folder(folder) as new:
         state = {k: v.contiguous() for k, v in reward.head.state_dict().items()}
-        save_file(state, new / WEIGHTS)
+        (new / WEIGHTS).write_bytes(save(state))
         card = json.dumps(reward.card.model_dump(mode="json"), indent=1, ensure_ascii=False)
         (new / CARD).write_text(card + "\n", encoding="utf-8")
 
