@@ -17,6 +17,8 @@ from medgen.measure.anatomy import Anatomy, Box, bounding_box, grey_square, otsu
 SIZE = 128
 _LEAST_BODY = 0.12
 _LEAST_LUNG = 0.006
+_LOWEST = 0.8
+"""No lung's middle lies lower than this in the body; the gap between back and table does."""
 _LEAST_SOFT = 0.52
 """Share of the body that must be brighter than air for a window in which lungs can be told."""
 
@@ -90,6 +92,11 @@ def lung_masks(grey: np.ndarray, body: np.ndarray, level: float) -> dict[str, np
         return {}
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
+    rows = np.flatnonzero(body.any(axis=1))
+    for part in range(1, count + 1):
+        height = float(np.nonzero(labels == part)[0].mean())
+        if (height - rows[0]) / (rows[-1] - rows[0]) > _LOWEST:
+            sizes[part] = 0
     order = [part for part in np.argsort(-sizes) if sizes[part] >= _LEAST_LUNG * grey.size][:2]
     masks = [labels == part for part in order]
     columns = np.flatnonzero(body.any(axis=0))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -277,6 +278,12 @@ class Reader:
                 Reading(max(modality, key=modality.__getitem__), modality, heads, embedding)
             )
         return readings
+
+
+@lru_cache
+def bundled_reader() -> Reader:
+    """The bundled reader, loaded once a process."""
+    return Reader.load()
 
 
 def finding_odds(classes: dict[str, float], shows: list[str]) -> float:

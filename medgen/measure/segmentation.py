@@ -1,10 +1,10 @@
-"""Small segmenters of the frontal chest film: right lung, left lung, cardiomediastinum.
+"""Small segmenters: of the frontal chest film (lungs, cardiomediastinum), and other structures.
 
 Architectures and their weights on disk; knows pixels and masks, nothing of ratios, findings or
-verdicts (`medgen.measure.chest` measures). The U-Net (Ronneberger et al. 2015) serves the
-verifier; the dilated residual net (Yu et al. 2017) is kept for evaluation, which loads its own
-weights. Both see 128x128 grey films at half or quarter resolution through pixel unshuffling, so
-that one processor core suffices.
+verdicts (`medgen.measure.chest` and `medgen.measure.vessels` measure). The U-Net (Ronneberger et
+al. 2015) serves the verifier; the dilated residual net (Yu et al. 2017) is kept for evaluation,
+which loads its own weights. Both see 128x128 grey films at half or quarter resolution through
+pixel unshuffling, so that one processor core suffices.
 """
 
 from __future__ import annotations
@@ -43,27 +43,37 @@ class _DoubleConv(nn.Sequential):
 
 
 class UNet(nn.Module):
-    """U-Net on 2x2-unshuffled films.
+    """U-Net on unshuffled films.
 
-    Input (batch, 1, 128, 128) standardised grey, output (batch, 3, 128, 128) logits in the order
-    of `STRUCTURES`; channels are independent because lung and heart overlap in projection.
+    Input (batch, 1, H, H) standardised grey, output (batch, structures, H, H) logits; for chest
+    films in the order of `STRUCTURES`, independent because lung and heart overlap in projection.
     """
 
-    def __init__(self, widths: list[int]) -> None:
+    def __init__(
+        self, widths: list[int], structures: int = len(STRUCTURES), unshuffle: int = 2
+    ) -> None:
+        """Lay the network out.
+
+        Args:
+            widths: Channels by level, multiples of 8; H is halved between levels.
+            structures: Output channels.
+            unshuffle: By how much the first level is coarser than the film; 1 keeps thin lines.
+        """
         super().__init__()
+        self.unshuffle = unshuffle
         self.encoders = nn.ModuleList(
             _DoubleConv(inputs, outputs)
-            for inputs, outputs in zip([4, *widths[:-1]], widths, strict=True)
+            for inputs, outputs in zip([unshuffle**2, *widths[:-1]], widths, strict=True)
         )
         self.decoders = nn.ModuleList(
             _DoubleConv(widths[level + 1] + widths[level], widths[level])
             for level in reversed(range(len(widths) - 1))
         )
-        self.head = nn.Conv2d(widths[0], 4 * len(STRUCTURES), 1)
+        self.head = nn.Conv2d(widths[0], unshuffle**2 * structures, 1)
 
     def forward(self, films: Tensor) -> Tensor:
-        """Logits of (batch, 1, 128, 128) standardised films."""
-        features = F.pixel_unshuffle(films, 2)
+        """Logits of (batch, 1, H, H) standardised films."""
+        features = F.pixel_unshuffle(films, self.unshuffle)
         skips = []
         for level, encoder in enumerate(self.encoders):
             features = encoder(F.max_pool2d(features, 2) if level else features)
@@ -72,7 +82,7 @@ class UNet(nn.Module):
         for decoder in self.decoders:
             upsampled = F.interpolate(features, scale_factor=2, mode="bilinear")
             features = decoder(torch.cat([upsampled, skips.pop()], dim=1))
-        return F.pixel_shuffle(self.head(features), 2)
+        return F.pixel_shuffle(self.head(features), self.unshuffle)
 
 
 class _DilatedBlock(nn.Module):

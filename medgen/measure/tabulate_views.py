@@ -1,11 +1,11 @@
 """Which projection a film is (PA or AP), for the captions of adult films whose source says nothing.
 
-A small network on 64x64 films, trained on the NIH films (view stated) and the cased films of
-`split=train`; it ships no weights and serves no check. Run as
-`python -m medgen.measure.tabulate_views TABLE NIH_TABLE CASES OUT`: prints the AUC by 4-fold
-patient-grouped cross-validation per source, then writes `path,view` for the confident films of
-`radiography_adult` labelled normal (they come from the NIH films' own origin; on other sources the
-network is not good enough, see docs/experiments.md).
+The network of `medgen.measure.view`, trained on the NIH films (view stated) and the cased films of
+`split=train`. Run as `python -m medgen.measure.tabulate_views TABLE NIH_TABLE CASES OUT [WEIGHTS]`:
+prints the AUC by 4-fold patient-grouped cross-validation per source, then writes `path,view` for
+the confident films of `radiography_adult` labelled normal (they come from the NIH films' own
+origin; on other sources the network is not good enough, see docs/experiments.md), and the first
+network's weights to the folder WEIGHTS.
 """
 
 from __future__ import annotations
@@ -22,29 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medgen.data.images import load_square, write_atomic
+from medgen.measure.view import SIZE, save_view_network, standardised, view_network
 
-SIZE = 64
 PA_BELOW, AP_ABOVE = 0.15, 0.75
 """Under the first probability of AP a film is called PA, over the second AP; else unknown."""
-
-
-def view_network() -> nn.Sequential:
-    """(batch, 1, 64, 64) standardised films -> (batch, 1) logit of AP."""
-    layers: list[nn.Module] = []
-    width = 1
-    for channels in (24, 48, 96):
-        layers += [nn.Conv2d(width, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU()]
-        layers.append(nn.MaxPool2d(2))
-        width = channels
-    layers += [nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
-    return nn.Sequential(
-        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.3), nn.Linear(width, 1)
-    )
-
-
-def _standardised(films: list[np.ndarray]) -> Tensor:
-    x = torch.from_numpy(np.stack(films)).float()[:, None]
-    return (x - x.mean((2, 3), keepdim=True)) / (x.std((2, 3), keepdim=True) + 1e-3)
 
 
 def _augmented(films: Tensor, generator: torch.Generator) -> Tensor:
@@ -94,7 +75,7 @@ def _auc(labels: np.ndarray, scores: np.ndarray) -> float:
     return float((order[labels == 1].sum() - positive * (positive + 1) / 2) / positive / negative)
 
 
-def main(table: Path, nih: Path, cases: Path, out: Path) -> None:
+def main(table: Path, nih: Path, cases: Path, out: Path, weights: Path | None = None) -> None:
     """Cross-validate, train on everything, and write the views of the adult normals."""
     rows = list(csv.DictReader(table.open(newline="")))
     by_path = {row["path"]: row for row in rows}
@@ -108,7 +89,7 @@ def main(table: Path, nih: Path, cases: Path, out: Path) -> None:
             labels.append(float(row["view"] != "PA"))
             groups.append(name + (row["patient_id"] if known is None else known["group"]))
             sources.append(name)
-    x, y, source = _standardised(films), torch.tensor(labels), np.array(sources)
+    x, y, source = standardised(films), torch.tensor(labels), np.array(sources)
     names = sorted(set(groups))
     random.Random(0).shuffle(names)
     fold = np.array([names.index(group) % 4 for group in groups])
@@ -124,8 +105,10 @@ def main(table: Path, nih: Path, cases: Path, out: Path) -> None:
             share = called[at].mean()
             print(f"  called {word}: {share:.2f} of films, {right:.3f} of them rightly")
     networks = [fit(x, y, seed=10 + k) for k in range(2)]
+    if weights is not None:
+        save_view_network(networks[0], weights)
     adults = [r for r in rows if r["source"] == "radiography_adult" and r["label"] == "normal"]
-    unknown = _standardised([load_square(table.parent / r["path"], SIZE)[..., 0] for r in adults])
+    unknown = standardised([load_square(table.parent / r["path"], SIZE)[..., 0] for r in adults])
     ap = _probabilities(networks, unknown)
     buffer = StringIO()
     writer = csv.writer(buffer)
@@ -138,4 +121,4 @@ def main(table: Path, nih: Path, cases: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(*(Path(argument) for argument in sys.argv[1:5]))
+    main(*(Path(argument) for argument in sys.argv[1:6]))
