@@ -256,7 +256,9 @@ class Critique(Record):
     `accepted`: false on a hard rejection or any contradicted finding, true when at least one
     asked finding is confirmed and none contradicted, null when everything abstains.
     `score` ranks candidates (higher is better), in [0, 1]. `abstentions` says what could not be
-    measured and why, one line each.
+    measured and why, `disagreements` where members of the panel contradict each other, one line
+    each. `anatomy` is what a reading without any request gives: counts, extents, sides, with the
+    range of real images as `expected`.
     """
 
     modality: str | None = None
@@ -268,6 +270,8 @@ class Critique(Record):
     rejections: list[str] = []
     corrections: list[Correction] = []
     abstentions: list[str] = []
+    disagreements: list[str] = []
+    anatomy: list[Measurement] = []
     accepted: bool | None = None
     score: float = 0.0
 
@@ -376,15 +380,40 @@ class Promotion(Record):
     promoted: str
 
 
-class Verification(Record):
-    """What `medgen verify --json` prints for one image, a line each; `image` is an absolute path.
+class ReadModality(Record):
+    """What an image was read as, and with which probability."""
 
-    `prompt` is what the image was checked against, null when it was measured without a request.
+    predicted: str
+    confidence: float
+
+
+class Verification(Record):
+    """What `medgen verify --json` prints for one image, a line each; `path` is absolute.
+
+    `prompt` is what the image was checked against; null when it was measured without a request,
+    and then `findings` are all that could be measured, `status` being what was found. `error` says
+    why an image could not be read, and then nothing else is given. `overlay` is the picture of
+    what was measured, where one was asked for. `critique` is the same as a whole, for programs in
+    this process; it is not printed.
     """
 
-    image: str
+    path: str
     prompt: str | None = None
-    critique: Critique
+    modality: ReadModality | None = None
+    findings: list[Finding] = []
+    quality: Quality | None = None
+    nearest_training: NearestTraining | None = None
+    accepted: bool | None = None
+    corrections: list[Correction] = []
+    rejections: list[str] = []
+    abstentions: list[str] = []
+    disagreements: list[str] = []
+    anatomy: list[Measurement] = []
+    alignment: Measurement | None = None
+    score: float | None = None
+    overlay: str | None = None
+    error: str | None = None
+    critique: Critique | None = Field(default=None, exclude=True)
 
 
 class ControlResult(Record):

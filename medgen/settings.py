@@ -18,6 +18,7 @@ from pydantic_settings import (
 from medgen.errors import BadInput
 
 Share = Annotated[float, Field(ge=0, le=1)]
+ThresholdSet = Literal["strict", "balanced", "lenient"]
 
 RUN_SETTINGS = (
     "backend",
@@ -34,6 +35,10 @@ RUN_SETTINGS = (
     "guidance_interval",
     "dynamic_threshold",
     "retrieval",
+    "thresholds",
+    "vision_llm",
+    "torchxrayvision",
+    "alignment",
     "selector",
     "prompt_policy",
     "llm",
@@ -114,6 +119,10 @@ class Settings(BaseSettings):
         description="Percentile of the predicted latents that guidance may not raise; off when "
         "not set.",
     )
+    thresholds: ThresholdSet = Field(
+        "balanced",
+        description="How sure the verifier must be: sets calibrated to a share of false accepts.",
+    )
     rounds: int = Field(3, ge=1, le=20, description="Rounds an agent run may take.")
     candidates: int = Field(2, ge=1, le=64, description="Candidates a round.")
     seconds: float | None = Field(
@@ -126,6 +135,21 @@ class Settings(BaseSettings):
         None,
         description="Language model that reasons beside the rules, as PROVIDER:MODEL of LangChain "
         "('openai:NAME' with OPENAI_BASE_URL for a local server); rules alone when not set.",
+    )
+    vision_llm: str | None = Field(
+        None,
+        description="Language model that sees pictures, as PROVIDER:MODEL: a member of the "
+        "verifier's panel that never decides alone; none when not set.",
+    )
+    torchxrayvision: Path | None = Field(
+        None,
+        description="Folder of TorchXRayVision weights (python -m medgen.measure.torchxrayvision), "
+        "a member of the panel for chest X-rays.",
+    )
+    alignment: str | None = Field(
+        None,
+        description="An open_clip model's folder or hub id, BiomedCLIP for one, that measures the "
+        "image-text margin; the bundled CLIP when not set.",
     )
     llm_method: Literal["json_schema", "function_calling", "json_mode"] = Field(
         "json_schema", description="How the model is held to a schema; what its server can do."
@@ -189,7 +213,7 @@ class Settings(BaseSettings):
         None, description="Service that agent runs are traced to while they run; docs/traces.md."
     )
 
-    @field_validator("llm")
+    @field_validator("llm", "vision_llm")
     @classmethod
     def _named_model(cls, name: str | None) -> str | None:
         provider, colon, model = (name or "").partition(":")

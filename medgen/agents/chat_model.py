@@ -23,8 +23,10 @@ from medgen.errors import BadInput
 from medgen.records import Record
 from medgen.settings import Settings
 
-Message = tuple[Literal["system", "human", "ai"], str]
+Content = str | list[dict[str, Any]]
+Message = tuple[Literal["system", "human", "ai"], Content]
 BYTES_A_TOKEN = 4  # of UTF-8: outside Latin script a character is nearly a token
+PICTURE_TOKENS = 800  # about what providers count for a small picture
 LONGEST_LIST = 12  # in an answer; without a limit a weak model fills lists until it is cut off
 REST_SECONDS = 60  # after a failure that asking again at once does not mend
 _LONGEST_COMPLAINT = 600
@@ -108,8 +110,14 @@ class LanguageModel(Protocol):
 
 def estimated_tokens(messages: Sequence[Message]) -> int:
     """Tokens of a conversation by its length, for servers that do not count."""
-    size = sum(len(text.encode(errors="replace")) for _, text in messages)
-    return size // BYTES_A_TOKEN + 4 * len(messages)
+    parts = [
+        part
+        for _, content in messages
+        for part in ([{"text": content}] if isinstance(content, str) else content)
+    ]
+    size = sum(len(str(part.get("text", "")).encode(errors="replace")) for part in parts)
+    pictures = sum("text" not in part for part in parts)
+    return size // BYTES_A_TOKEN + 4 * len(messages) + PICTURE_TOKENS * pictures
 
 
 def complaint_of(error: ValidationError) -> str:

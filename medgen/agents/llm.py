@@ -8,6 +8,7 @@ that no text can close. Knows no role's medicine.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -67,13 +68,32 @@ def as_data(name: str, value: object) -> str:
     return f"<{name}>\n{text.replace('<', chr(92) + 'u003c')}\n</{name}>"
 
 
-def conversation(role: str, data: Mapping[str, object], record: type[Record]) -> list[Message]:
-    """The question of a role: the common rules, its prompt file, the schema; then the data."""
+def conversation(
+    role: str, data: Mapping[str, object], record: type[Record], picture: bytes | None = None
+) -> list[Message]:
+    """The question of a role: the common rules, its prompt file, the schema; then the data.
+
+    Args:
+        role: Names the prompt file.
+        data: Named values.
+        record: What the answer must be.
+        picture: A PNG that the question is about.
+    """
     schema = json.dumps(record.model_json_schema(), sort_keys=True)
     system = "\n\n".join(
         (_prompt_file("common"), _prompt_file(role), f"JSON schema of the answer:\n{schema}")
     )
-    return [("system", system), ("human", "\n".join(as_data(*item) for item in data.items()))]
+    text = "\n".join(as_data(*item) for item in data.items())
+    if picture is None:
+        return [("system", system), ("human", text)]
+    url = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+    return [
+        ("system", system),
+        (
+            "human",
+            [{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": url}}],
+        ),
+    ]
 
 
 class AnswerCache:
@@ -156,6 +176,7 @@ class Session:
         data: Mapping[str, object],
         record: type[Answer],
         check: Callable[[Answer], None] = _accept,
+        picture: bytes | None = None,
     ) -> Outcome[Answer]:
         """A role's question.
 
@@ -164,6 +185,7 @@ class Session:
             data: What it is about: named values, handed over as data.
             record: What the answer must be.
             check: Raises `Unusable` with what is wrong with an answer.
+            picture: A PNG that the question is about.
 
         Returns:
             The answer, or "rules; MODEL: why" when there is none.
@@ -175,7 +197,7 @@ class Session:
             return Outcome(None, RULES)
         if self.use.down is not None:
             return self._instead(f"not asked again in this run ({self.use.down})")
-        messages = conversation(role, data, record)
+        messages = conversation(role, data, record, picture)
         content = json.dumps([self.model.identity, messages])
         key = hashlib.sha256(content.encode()).hexdigest()
         earlier = self.cache.read(key, record)

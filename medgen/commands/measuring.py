@@ -9,9 +9,17 @@ from typing import Annotated
 
 import typer
 
-from medgen.commands.shared import Json, Modality, Seed, examples, print_json, working
+from medgen.commands.shared import (
+    UNACCEPTABLE_ARGUMENTS,
+    Json,
+    Modality,
+    Seed,
+    examples,
+    print_json,
+    working,
+)
 from medgen.console.evaluations import show_evaluation
-from medgen.console.images import show_critique
+from medgen.console.images import show_verification
 from medgen.console.progress import Bars, spinner
 
 commands = typer.Typer()
@@ -21,32 +29,47 @@ commands = typer.Typer()
     epilog=examples(
         'medgen verify image.png --prompt "cardiomegaly, chest X-ray"',
         'medgen verify pictures/ --modality "brain MRI" --json',
+        "medgen verify table.csv --json --overlay drawn/",
     )
 )
 def verify(
-    image: Annotated[Path, typer.Argument(help="An image, or a folder of images.")],
+    image: Annotated[
+        Path,
+        typer.Argument(help="An image, a folder of images, or a table (path,text,modal)."),
+    ],
     prompt: Annotated[
         str | None, typer.Option(help="What the image should show; its findings are checked.")
     ] = None,
     modality: Modality = None,
+    overlay: Annotated[
+        Path | None,
+        typer.Option(help="Folder for pictures of what was measured: masks, lines, boxes."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a line, one an image.")
     ] = False,
 ) -> None:
-    """Measure an image: modality, findings, quality, distance to the training images."""
+    """Measure an image: modality, findings, quality, distance to the training images.
+
+    Without a prompt every finding that can be measured is told; a table's texts are its prompts.
+    """
     with working(as_json), spinner("loading", visible=not as_json):
         from medgen.graphs.verify import verify as measure
 
-        results = measure(image, prompt=prompt, modality=modality)
+        results = measure(image, prompt=prompt, modality=modality, overlay=overlay)
+    answered = False
     while True:
         with working(as_json):
             result = next(results, None)
         if result is None:
             break
+        answered = answered or result.error is None
         if as_json:
             print_json(result)
         else:
-            show_critique(result.image, result.critique)
+            show_verification(result)
+    if not answered:
+        raise typer.Exit(UNACCEPTABLE_ARGUMENTS)
 
 
 @commands.command(

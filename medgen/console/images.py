@@ -11,7 +11,7 @@ from rich.text import Text
 from medgen.console.text import fold, note, one_line, print_paths
 
 if TYPE_CHECKING:
-    from medgen.records import Critique, Drawing, Finding, ImageResult, Measurement, Run
+    from medgen.records import Drawing, Finding, ImageResult, Measurement, Run, Verification
 
 VERDICT_STYLES = {"confirmed": "green", "contradicted": "red", "abstain": "yellow"}
 
@@ -83,15 +83,20 @@ def show_drawing(drawing: Drawing) -> None:
     print_paths(console, "image", drawing.images)
 
 
-def show_critique(image: str, critique: Critique) -> None:
+def show_verification(critique: Verification) -> None:
     """Print what was measured on one image."""
     from medgen.graphs.outcome import phrase
 
     console = Console()
-    kind = critique.modality or "unknown modality"
-    if critique.modality_confidence is not None:
-        kind += f" ({critique.modality_confidence:.0%})"
-    console.print(Text.assemble((one_line(image), "bold"), "  ", fold(kind)), soft_wrap=True)
+    if critique.error is not None:
+        name = (one_line(critique.path), "bold")
+        console.print(Text.assemble(name, "  ", (critique.error, "red")), soft_wrap=True)
+        return
+    kind = "unknown modality"
+    if critique.modality is not None:
+        kind = f"{critique.modality.predicted} ({critique.modality.confidence:.0%})"
+    name = (one_line(critique.path), "bold")
+    console.print(Text.assemble(name, "  ", fold(kind)), soft_wrap=True)
     for finding in critique.findings:
         console.print(
             Text.assemble(
@@ -109,12 +114,18 @@ def show_critique(image: str, critique: Critique) -> None:
                 f"percentile {near.percentile:.0f} of held-out images"
             )
         )
+    if critique.anatomy:
+        console.print(fold("  " + "; ".join(map(_measured, critique.anatomy)), "dim"))
     for reason in critique.rejections:
         console.print(Text.assemble(("  rejected: ", "red"), fold(reason)))
     for correction in critique.corrections:
         console.print(Text.assemble(("  to correct: ", "yellow"), fold(correction.text)))
+    for line in critique.disagreements:
+        console.print(Text.assemble(("  ", ""), (line, "yellow")))
     for reason in critique.abstentions:
         console.print(fold(f"  not judged: {reason}", "dim"))
+    if critique.overlay is not None:
+        print_paths(console, "  overlay", [critique.overlay])
 
 
 def _accepted(accepted: bool | None) -> Text:

@@ -77,12 +77,14 @@ class Collaborators:
         return self._options or settings()
 
     def with_settings(self, options: Settings) -> Self:
-        """The same, with a generator and language model (if not the caller's own) of `options`."""
+        """The same, with a generator, panel and language model of `options` where not given."""
         if options == self.settings:
             return self
+        named = ("thresholds", "vision_llm", "torchxrayvision", "alignment")
+        same = all(getattr(options, name) == getattr(self.settings, name) for name in named)
         other = type(self)(
             self._generator,
-            self.__dict__.get("panel", self._panel),
+            self.__dict__.get("panel", self._panel) if same else self._panel,
             self.__dict__.get("store", self._store),
             self.__dict__.get("cases", self._cases),
             self._language_model,
@@ -107,7 +109,7 @@ class Collaborators:
             return self._panel
         from medgen.agents.verifier import Panel
 
-        return Panel.load()
+        return Panel.load(self.settings)
 
     @cached_property
     def reward(self) -> Reward | None:

@@ -150,7 +150,7 @@ class Tools:
                 found = next(verify(file, prompt, modality, collaborators=minds))
             except BadInput as error:
                 raise BadInput(str(error).replace(str(file), "the image")) from error
-        return found.model_copy(update={"image": "image_base64"})
+        return found.model_copy(update={"path": "image_base64"})
 
     def list_runs(
         self,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from medgen.agents.verifier import Abstain, Measured, Panel
+from medgen.agents.verifier import checks as checks_module
 from medgen.agents.verifier.cards import opacity_card, reader_card, rules
 from medgen.agents.verifier.checks import CardiothoracicCheck, OpacityCheck, ReaderCheck
 from medgen.agents.verifier.panel import judge, pool
@@ -145,13 +146,19 @@ def test_classifier_is_asked_only_for_films_it_was_trained_on() -> None:
     assert answer.reason == "not trained for COVID-19 pneumonia on films of children"
 
 
+@pytest.fixture
+def unaudited(monkeypatch):
+    """The classifiers' arithmetic, whatever the shortcut audit says of them."""
+    monkeypatch.setattr(checks_module, "audit", dict)
+
+
 def brain(name, heads, **options):
     finding = Finding(finding=name, **options)
     plan = Plan(prompt=name, modality="Brain MRI", findings=[finding])
     return judge(Seen(heads={"brain_tumor": heads}), finding, plan, CHECKS)
 
 
-def test_classifier_says_what_it_saw_instead() -> None:
+def test_classifier_says_what_it_saw_instead(unaudited) -> None:
     heads = {"glioma": 0.05, "meningioma": 0.9, "pituitary tumor": 0.03, "no brain tumor": 0.02}
     judged = brain("glioma", heads)
     assert judged.finding.verdict == "contradicted"
@@ -160,7 +167,7 @@ def test_classifier_says_what_it_saw_instead() -> None:
     assert brain("glioma", heads, status="absent").finding.verdict == "confirmed"
 
 
-def test_parts_of_a_finding_that_nothing_measures_are_named() -> None:
+def test_parts_of_a_finding_that_nothing_measures_are_named(unaudited) -> None:
     heads = {"glioma": 0.9, "meningioma": 0.05, "pituitary tumor": 0.03, "no brain tumor": 0.02}
     judged = brain("glioma", heads, side="left", severity="severe", location="frontal lobe")
     assert judged.finding.verdict == "confirmed"

@@ -26,9 +26,9 @@ def test_folder_is_measured_in_the_order_of_names(tmp_path: Path) -> None:
     panel = PhantomPanel()
     prompt = "cardiomegaly, chest X-ray"
     results = list(verify(tmp_path, prompt, collaborators=phantom_collaborators(panel=panel)))
-    assert [Path(result.image).name for result in results] == ["a.jpg", "b.png"]
+    assert [Path(result.path).name for result in results] == ["a.jpg", "b.png"]
     assert all(result.prompt == prompt for result in results)
-    assert [finding.finding for finding in results[0].critique.findings] == ["cardiomegaly"]
+    assert [finding.finding for finding in results[0].findings] == ["cardiomegaly"]
     assert [plan.modality for plan in panel.plans] == ["Chest X-ray"] * 2
 
 
@@ -37,7 +37,7 @@ def test_modality_alone_asks_for_no_finding(tmp_path: Path) -> None:
     minds = phantom_collaborators(panel=panel)
     (result,) = verify(film(tmp_path / "a.png"), modality="cxr", collaborators=minds)
     assert panel.plans[0].modality == "Chest X-ray"
-    assert result.prompt is None and result.critique.findings == []
+    assert result.prompt is None and result.findings == []
 
 
 def test_what_cannot_be_measured_is_bad_input(tmp_path: Path) -> None:
@@ -52,3 +52,63 @@ def test_what_cannot_be_measured_is_bad_input(tmp_path: Path) -> None:
         verify(broken, modality="cxr", collaborators=minds)
     with pytest.raises(BadInput, match="sonar"):
         verify(film(tmp_path / "a.png"), modality="sonar of cats", collaborators=minds)
+
+
+def test_table_rows_are_asked_for_their_own_texts_and_bad_rows_are_answered(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png", "d.png"):
+        film(tmp_path / name)
+    (tmp_path / "c.png").write_bytes(b"no image")
+    table = tmp_path / "table.csv"
+    table.write_text(
+        "path,text,modal\n"
+        'b.png,"cardiomegaly, chest X-ray",Chest X-ray\n'
+        "c.png,cardiomegaly,Chest X-ray\n"
+        "a.png,no cardiomegaly,Chest X-ray\n"
+        "d.png,cardiomegaly,sonar of cats\n"
+    )
+    panel = PhantomPanel()
+    results = list(verify(table, collaborators=phantom_collaborators(panel=panel)))
+    assert [Path(result.path).name for result in results] == ["b.png", "c.png", "a.png", "d.png"]
+    assert [result.error is None for result in results] == [True, False, True, False]
+    assert "c.png" in (results[1].error or "") and "sonar" in (results[3].error or "")
+    asked = [result.findings[0].status for result in results if result.findings]
+    assert asked == ["present", "absent"]
+    assert results[0].prompt == "cardiomegaly, chest X-ray"
+
+
+def test_prompt_beside_a_table_is_bad_input(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("path,text,modal\n")
+    minds = phantom_collaborators()
+    with pytest.raises(BadInput, match="leave --prompt out"):
+        verify(tmp_path / "table.csv", "cardiomegaly", collaborators=minds)
+    with pytest.raises(BadInput, match="no row"):
+        verify(tmp_path / "table.csv", collaborators=minds)
+
+
+def test_printed_line_has_the_contracts_fields_and_no_second_copy(tmp_path: Path) -> None:
+    minds = phantom_collaborators()
+    (result,) = verify(film(tmp_path / "a.png"), "cardiomegaly, chest X-ray", collaborators=minds)
+    line = result.model_dump(mode="json")
+    assert {
+        "path",
+        "modality",
+        "findings",
+        "quality",
+        "nearest_training",
+        "accepted",
+        "corrections",
+    } <= set(line)
+    assert line["modality"] == {"predicted": "Chest X-ray", "confidence": 1.0}
+    assert Path(line["path"]).is_absolute() and "critique" not in line
+    assert result.critique is not None
+
+
+@pytest.mark.parametrize("modality", ["Chest X-ray", "Brain MRI", "Chest CT", "Fundus", "OCT"])
+def test_overlay_is_written_for_every_modality(tmp_path: Path, modality: str) -> None:
+    minds = phantom_collaborators()
+    path = film(tmp_path / "a.png")
+    (result,) = verify(path, modality=modality, overlay=tmp_path / "drawn", collaborators=minds)
+    assert result.overlay is not None
+    with Image.open(result.overlay) as drawn:
+        assert drawn.size == (512, 512) and "Not for diagnosis" in drawn.text["Description"]
+    assert [entry.name for entry in (tmp_path / "drawn").iterdir()] == ["00000_a.png"]

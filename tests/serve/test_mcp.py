@@ -121,7 +121,7 @@ def test_plans_and_measurements_come_as_records(runs: Path, tmp_path: Path) -> N
             for given in ({"image_base64": encoded}, {"path": str(tmp_path / "film.png")}):
                 answer = await client.call_tool("verify_image", {"prompt": PROMPT, **given})
                 found = Verification.model_validate(answer.structured_content)
-                assert found.critique.findings[0].verdict is not None
+                assert found.findings[0].verdict is not None
 
     run(work)
     assert not runs.exists()

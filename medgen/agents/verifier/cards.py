@@ -6,9 +6,10 @@ from functools import lru_cache
 from importlib import resources
 
 import yaml
-from pydantic import Field
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from medgen.records import Record, Severity
+from medgen.settings import ThresholdSet
 
 
 class Grade(Record):
@@ -32,9 +33,13 @@ class CardiothoracicRules(Record):
 
 
 class OpacityRules(Record):
-    """Findings by whether they mean a denser lung; how much denser the wrong side may be."""
+    """Findings by whether they mean a denser lung; how much denser the wrong side may be.
+
+    `unspecific` are kinds that look alike to this measure.
+    """
 
     opaque: dict[str, bool]
+    unspecific: list[str]
     wrong_side: float
 
 
@@ -42,6 +47,14 @@ class ModalityRules(Record):
     """Below which probability of the asked modality an image is rejected."""
 
     reject_below: float
+
+
+class VisionRules(Record):
+    """How much a vision language model's word counts, and how sure it is taken to be at most."""
+
+    weight: float = Field(gt=0, le=1)
+    most_sure: float = Field(gt=0.5, lt=1)
+    accuracy: str
 
 
 class Weights(Record):
@@ -56,17 +69,37 @@ class Weights(Record):
     margin_scale: float
 
 
+class Limits(Record):
+    """How sure a verdict must be: a pooled probability that the image is as asked.
+
+    `false_accepts` is the share of wrong requests accepted, of those judged, that the set was
+    calibrated to; `calibration` what was measured.
+    """
+
+    confirm: float = Field(gt=0.5, lt=1)
+    contradict: float = Field(gt=0, lt=0.5)
+    false_accepts: float = Field(gt=0, lt=1)
+    calibration: str
+
+
 class Rules(Record):
     """`panel.yaml`."""
 
     source: str
-    confirm: float = Field(gt=0.5, lt=1)
-    contradict: float = Field(gt=0, lt=0.5)
+    thresholds: dict[ThresholdSet, Limits]
     modality: ModalityRules
     rejecting_problems: list[str]
     cardiothoracic_ratio: CardiothoracicRules
     opacity: OpacityRules
+    vision: VisionRules
+    torchxrayvision: dict[str, str]
+    alignment_contrasts: int = Field(ge=1)
     score: Weights
+
+    @property
+    def confirm(self) -> float:
+        """From which probability a member takes the image to be as asked (the balanced set)."""
+        return self.thresholds["balanced"].confirm
 
 
 class PopulationOpacity(Record):
@@ -121,6 +154,66 @@ class ReaderCard(Record):
     findings: dict[str, dict[str, list[ReaderEntry]]]
 
 
+class AnatomyRange(Record):
+    """1st to 99th percentile of a value on real training images, and how many had it."""
+
+    range: tuple[float, float]
+    images: int
+    abstained: int
+
+
+class AnatomyEntry(Record):
+    """How one value of the anatomy tells one finding."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    value: str
+    more: bool
+    view: str | None = None
+    measurable: bool
+    reason: str | None = None
+    intercept: float | None = None
+    slope: float | None = None
+    weight: float = 0.0
+    auc: float | None = None
+    auc_interval: tuple[float, float] | None = None
+    positives: int = Field(alias="with_it")
+    negatives: int = Field(alias="without_it")
+    accuracy: str | None = None
+
+
+class SideEntry(Record):
+    """How a value tells the side: which sign is right, and the share named rightly."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    value: str
+    right: float
+    share: float
+    interval: tuple[float, float]
+    answered: int
+    asked: int
+    accuracy: str
+
+
+class AnatomyFigures(Record):
+    """`medgen/measure/weights/anatomy/figures.yaml`, by modality."""
+
+    source: str
+    values: dict[str, dict[str, AnatomyRange]]
+    findings: dict[str, dict[str, list[AnatomyEntry]]]
+    sides: dict[str, SideEntry]
+
+
+class AuditEntry(Record):
+    """A finding's shortcut audit: AUC seen whole, and without the lesion; see the audit's card."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    reads_source: bool
+    note: str
+
+
 def _document(package: str, path: str) -> dict[str, object]:
     text = resources.files(package).joinpath(path).read_text(encoding="utf-8")
     document = yaml.safe_load(text)
@@ -147,3 +240,18 @@ def reader_card() -> ReaderCard:
 def opacity_card() -> OpacityCard:
     """The lung opacity's card, read once."""
     return OpacityCard.model_validate(_document("medgen.measure", "weights/opacity/card.yaml"))
+
+
+@lru_cache
+def anatomy_figures() -> AnatomyFigures:
+    """The anatomy checks' figures, read once."""
+    return AnatomyFigures.model_validate(
+        _document("medgen.measure", "weights/anatomy/figures.yaml")
+    )
+
+
+@lru_cache
+def audit() -> dict[str, dict[str, list[AuditEntry]]]:
+    """The shortcut audit by modality and finding, entries in the order of the reader's card."""
+    document = _document("medgen.measure", "weights/reader/audit.yaml")
+    return TypeAdapter(dict[str, dict[str, list[AuditEntry]]]).validate_python(document["findings"])

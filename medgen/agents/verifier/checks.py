@@ -13,7 +13,15 @@ from typing import Protocol
 from scipy.special import expit
 from scipy.stats import norm
 
-from medgen.agents.verifier.cards import PopulationOpacity, opacity_card, reader_card, rules
+from medgen.agents.verifier.cards import (
+    AuditEntry,
+    PopulationOpacity,
+    ReaderEntry,
+    audit,
+    opacity_card,
+    reader_card,
+    rules,
+)
 from medgen.agents.verifier.evidence import Evidence
 from medgen.knowledge.cards import finding_cards
 from medgen.measure.chest import cardiothoracic_limits
@@ -27,13 +35,20 @@ Range = tuple[float | None, float | None]
 class Measured:
     """A check's answer: what it measured, how likely the image is as asked, and what to change.
 
-    `weight` is how much its probability counts beside other members', 0-1.
+    `weight` is how much its probability counts beside other members', 0-1. A `necessary` answer is
+    about a part of the request (its side), not about the finding's presence: it can contradict
+    the whole, and its confirmation alone confirms nothing. An `advisory` answer counts beside other
+    members' and decides nothing without them. An `unspecific` answer tells the finding from its
+    absence but not from its kin (opacity, the kind of pneumonia): alone it contradicts at most.
     """
 
     measurements: list[Measurement]
     probability: float
     weight: float
     corrections: list[Correction] = field(default_factory=list)
+    necessary: bool = False
+    advisory: bool = False
+    unspecific: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,8 +67,11 @@ class Check(Protocol):
     def covers(self, modality: str, finding: str) -> bool:
         """Whether this member is registered for a finding of a modality."""
 
-    def judge(self, evidence: Evidence, finding: Finding, plan: Plan) -> Measured | Abstain:
-        """Measure one image against one asked finding whose status is present or absent."""
+    def judge(self, evidence: Evidence, finding: Finding, plan: Plan) -> Measured | Abstain | None:
+        """Measure one image against one asked finding whose status is present or absent.
+
+        None where the request has nothing for this member to measure.
+        """
 
 
 def sign_of(finding: str, modality: str) -> str:
@@ -199,7 +217,8 @@ class OpacityCheck:
                 )
         if probability < rules().confirm:
             corrections += self._corrections(finding, values, sides, opaque, card, asked)
-        return Measured(measurements, probability, card.weight, corrections)
+        unspecific = finding.status == "present" and finding.finding in rules().opacity.unspecific
+        return Measured(measurements, probability, card.weight, corrections, unspecific=unspecific)
 
     @staticmethod
     def _corrections(
@@ -254,6 +273,12 @@ class ReaderCheck:
         entry = entries[0]
         if not entry.measurable:
             return Abstain(self.name, entry.reason or "not measurable")
+        audited = _audited(plan.modality, finding.finding, entry)
+        if audited is not None and audited.reads_source:
+            return Abstain(
+                self.name,
+                f"its accuracy survives without the lesion ({audited.note}): it reads the source",
+            )
         classes = evidence.reading.heads[entry.head]
         shown = finding_probability(classes, entry.shows, entry.intercept, entry.slope)
         present = finding.status == "present"
@@ -268,13 +293,29 @@ class ReaderCheck:
         )
         corrections = []
         if probability < rules().confirm:
-            corrections.append(_reading_correction(finding, plan.modality, classes, entry.shows))
+            corrections.append(reading_correction(finding, plan.modality, classes, entry.shows))
         return Measured([measurement], probability, entry.weight, corrections)
 
 
-def _reading_correction(
+def _audited(modality: str, finding: str, entry: ReaderEntry) -> AuditEntry | None:
+    """The shortcut audit's word on one entry of the reader's card."""
+    entries = reader_card().findings[modality][finding]
+    audited = audit().get(modality, {}).get(finding, [])
+    place = entries.index(entry)
+    return audited[place] if place < len(audited) else None
+
+
+def reading_correction(
     finding: Finding, modality: str, classes: dict[str, float], shows: list[str]
 ) -> Correction:
+    """What a classifier read instead of what was asked, and the sign to show or to remove.
+
+    Args:
+        finding: As asked.
+        modality: Where its sign is looked up.
+        classes: Probability by class.
+        shows: The classes that show the finding.
+    """
     shown = sum(classes[name] for name in shows)
     if finding.status == "absent":
         text = (

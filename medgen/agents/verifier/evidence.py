@@ -6,7 +6,9 @@ from functools import cached_property
 
 import numpy as np
 
-from medgen.measure.chest import ChestMeasurement, measure_chest
+from medgen.measure.anatomy import Anatomy
+from medgen.measure.anatomy_by_modality import CHEST, READERS, chest_anatomy
+from medgen.measure.chest import ChestMeasurement, bundled_segmenter
 from medgen.measure.memorisation import nearest_training
 from medgen.measure.quality import measure_quality
 from medgen.measure.reader import POPULATION, Reader, Reading
@@ -19,6 +21,7 @@ class Evidence:
     def __init__(self, image: np.ndarray, reader: Reader) -> None:
         self.image = np.array(image)
         self._reader = reader
+        self._anatomy: dict[str, Anatomy] = {}
 
     @cached_property
     def reading(self) -> Reading:
@@ -28,7 +31,22 @@ class Evidence:
     @cached_property
     def chest(self) -> ChestMeasurement:
         """Ratio and opacities; only meaningful for a chest X-ray."""
-        return measure_chest(self.image[None])[0]
+        return bundled_segmenter().measure(self.image[None], self.chest_masks[None])[0]
+
+    @cached_property
+    def chest_masks(self) -> np.ndarray:
+        """(3, 128, 128) probabilities of lungs and cardiomediastinum."""
+        return np.asarray(bundled_segmenter().segment(self.image[None])[0])
+
+    def anatomy(self, modality: str) -> Anatomy:
+        """What the modality's anatomy module reads; empty for a modality without one."""
+        if modality not in self._anatomy:
+            if modality == CHEST:
+                read = chest_anatomy(self.image, self.chest_masks, self.chest)
+            else:
+                read = READERS[modality](self.image) if modality in READERS else Anatomy()
+            self._anatomy[modality] = read
+        return self._anatomy[modality]
 
     def quality(self, modality: str) -> Quality:
         """Technical quality, judged as an image of `modality`."""

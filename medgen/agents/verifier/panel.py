@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -17,7 +17,8 @@ import numpy as np
 from scipy.special import expit, logit
 
 from medgen import measure
-from medgen.agents.verifier.cards import reader_card, rules
+from medgen.agents.verifier.anatomy_checks import AnatomyCheck, EyeSideCheck, anatomy_measurements
+from medgen.agents.verifier.cards import Limits, anatomy_figures, reader_card, rules
 from medgen.agents.verifier.checks import (
     Abstain,
     CardiothoracicCheck,
@@ -27,12 +28,17 @@ from medgen.agents.verifier.checks import (
     ReaderCheck,
 )
 from medgen.agents.verifier.evidence import Evidence
+from medgen.agents.verifier.open_clip_margin import open_clip_margin
+from medgen.agents.verifier.vision import VisionCheck
+from medgen.agents.verifier.xray_classifiers import XRayClassifiersCheck
 from medgen.errors import BadInput
+from medgen.measure.anatomy_by_modality import CHEST
 from medgen.measure.chest import bundled_segmenter
 from medgen.measure.clip import alignment, concepts
 from medgen.measure.memorisation import bundled_index
-from medgen.measure.reader import MODALITY, Reader
+from medgen.measure.reader import MODALITY, Reader, bundled_reader
 from medgen.records import Correction, Critique, Finding, Measurement, Plan
+from medgen.settings import Settings, ThresholdSet, settings
 
 MINIMUM_SIDE = 128
 MADE_OF = (Path(measure.__file__).parent / "weights", Path(__file__).parent)
@@ -47,27 +53,58 @@ class Judged:
     probability: float
     corrections: list[Correction]
     abstentions: list[str]
+    disagreements: list[str]
 
 
 class Panel:
     """All checks of the verifier, with their weights loaded."""
 
-    def __init__(self, reader: Reader, checks: Sequence[Check]) -> None:
+    def __init__(
+        self, reader: Reader, checks: Sequence[Check], thresholds: ThresholdSet = "balanced"
+    ) -> None:
+        """A panel of members.
+
+        Args:
+            reader: Names the modality, and serves the members that read findings.
+            checks: The members.
+            thresholds: How sure a verdict must be; the sets are in `panel.yaml`.
+        """
         self._reader = reader
         self._checks = list(checks)
+        self._limits = rules().thresholds[thresholds]
+        self._aligner: str | None = None
 
     @classmethod
-    def load(cls) -> Panel:
-        """The bundled panel; loads every member's weights but the CLIP's, which wait for use.
+    def load(cls, options: Settings | None = None) -> Panel:
+        """The bundled panel, with the optional members that the settings name.
+
+        Loads every member's weights but the CLIP's, which wait for use.
+
+        Args:
+            options: Settings; this process's when None.
 
         Raises:
             BadInput: Weights are missing or unreadable.
         """
+        options = options or settings()
         bundled_segmenter()
         bundled_index()
         concepts()
         reader_card()
-        return cls(Reader.load(), [CardiothoracicCheck(), OpacityCheck(), ReaderCheck()])
+        members: list[Check] = [
+            CardiothoracicCheck(),
+            OpacityCheck(),
+            ReaderCheck(),
+            AnatomyCheck(),
+            EyeSideCheck(),
+        ]
+        if options.torchxrayvision is not None:
+            members.append(XRayClassifiersCheck(options.torchxrayvision))
+        if options.vision_llm is not None:
+            members.append(VisionCheck(options))
+        panel = cls(bundled_reader(), members, options.thresholds)
+        panel._aligner = options.alignment
+        return panel
 
     @cached_property
     def fingerprint(self) -> str:
@@ -89,7 +126,9 @@ class Panel:
 
         Args:
             image: (H, H, 3) uint8, square, at least 128 pixels a side.
-            plan: Made from the user's words; `view` and `age_group` default to adult PA.
+            plan: Made from the user's words; `view` and `age_group` default to adult PA. One
+                without prompt and findings asks nothing: then every finding that can be measured
+                is told, its `status` being what was measured.
             generated: Whether nearness to a training image rejects the image.
 
         Returns:
@@ -118,12 +157,21 @@ class Panel:
                 f"too close to a training image (distance {nearest.distance:.3f}, nearer than "
                 f"{100 - nearest.percentile:.1f} % of real held-out images)"
             )
-        judged = [judge(evidence, finding, plan, self._checks) for finding in plan.findings]
+        if plan.prompt or plan.findings:
+            judged = [
+                judge(evidence, finding, plan, self._checks, self._limits)
+                for finding in plan.findings
+            ]
+        elif rejections:
+            judged = []
+            abstentions.append("findings: not surveyed in a rejected image")
+        else:
+            judged = self._survey(evidence, plan)
         abstentions += [line for one in judged for line in one.abstentions]
         margin = self._alignment(image, plan)
         if margin is None:
             abstentions.append("image-text margin: no asked finding has a measured contrast")
-        verdicts = [one.finding.verdict for one in judged]
+        verdicts = [one.finding.verdict for one in judged] if plan.findings else []
         accepted: bool | None = None
         if rejections or "contradicted" in verdicts:
             accepted = False
@@ -138,18 +186,37 @@ class Panel:
             alignment=margin,
             rejections=rejections,
             corrections=[correction for one in judged for correction in one.corrections],
-            abstentions=abstentions,
+            abstentions=abstentions + evidence.anatomy(plan.modality).missing,
+            disagreements=[line for one in judged for line in one.disagreements],
+            anatomy=anatomy_measurements(evidence.anatomy(plan.modality), plan.modality),
             accepted=accepted,
         )
         critique.score = _score(critique, [one.probability for one in judged], probability)
         return critique
 
+    def _survey(self, evidence: Evidence, plan: Plan) -> list[Judged]:
+        """Every finding that a member can measure: present or absent where it is sure enough."""
+        told = []
+        # A model that is asked costs time and money, and alone says nothing.
+        checks = [check for check in self._checks if not isinstance(check, VisionCheck)]
+        for name in _listed(plan.modality):
+            present = Finding(finding=name)
+            judged = judge(evidence, present, plan, checks, self._limits)
+            if not judged.finding.measurements:
+                continue
+            if judged.finding.verdict == "contradicted":
+                absent = Finding(finding=name, status="absent")
+                judged = judge(evidence, absent, plan, checks, self._limits)
+            told.append(replace(judged, corrections=[], abstentions=[]))
+        return told
+
     def _modalities(self) -> list[str]:
         head = next(head for head in self._reader.heads if head.name == MODALITY)
         return list(head.labels.values())
 
-    @staticmethod
-    def _alignment(image: np.ndarray, plan: Plan) -> Measurement | None:
+    def _alignment(self, image: np.ndarray, plan: Plan) -> Measurement | None:
+        if self._aligner is not None:
+            return open_clip_margin(image, plan, self._aligner)
         for finding in plan.findings:
             concept = concepts().get(finding.finding)
             if (
@@ -164,7 +231,24 @@ class Panel:
         return None
 
 
-def judge(evidence: Evidence, finding: Finding, plan: Plan, checks: Sequence[Check]) -> Judged:
+def _listed(modality: str) -> list[str]:
+    """Names of all findings that some member is registered for in a modality."""
+    names = [
+        *reader_card().findings.get(modality, {}),
+        *anatomy_figures().findings.get(modality, {}),
+    ]
+    if modality == CHEST:
+        names += [*rules().cardiothoracic_ratio.enlarged, *rules().opacity.opaque]
+    return list(dict.fromkeys(names))
+
+
+def judge(
+    evidence: Evidence,
+    finding: Finding,
+    plan: Plan,
+    checks: Sequence[Check],
+    limits: Limits | None = None,
+) -> Judged:
     """One asked finding against one image: every registered check answers, the answers are pooled.
 
     Args:
@@ -172,37 +256,43 @@ def judge(evidence: Evidence, finding: Finding, plan: Plan, checks: Sequence[Che
         finding: As asked; its own verdict and measurements are ignored.
         plan: The plan it belongs to.
         checks: All members; those that do not cover the finding are not asked.
+        limits: How sure a verdict must be; the balanced set's when None.
 
     Returns:
         The finding with its verdict, the pooled probability that it is as asked (0.5 when all
         abstain), corrections unless confirmed, and what could not be measured.
     """
+    limits = limits or rules().thresholds["balanced"]
     asked = finding.model_copy(
         update={"verdict": "abstain", "confidence": None, "measurements": []}
     )
     if finding.status not in ("present", "absent"):
         line = f"{finding.finding}: asked as {finding.status}, which no image shows"
-        return Judged(asked, 0.5, [], [line])
+        return Judged(asked, 0.5, [], [line], [])
     members = [check for check in checks if check.covers(plan.modality, finding.finding)]
-    if not members:
-        return Judged(asked, 0.5, [], [f"{finding.finding}: no check for it in {plan.modality}"])
-    answers = [member.judge(evidence, finding, plan) for member in members]
+    answered = [(member, member.judge(evidence, finding, plan)) for member in members]
+    asked_of = [(member, answer) for member, answer in answered if answer is not None]
+    if not asked_of:
+        line = f"{finding.finding}: no check for it in {plan.modality}"
+        return Judged(asked, 0.5, [], [line], [])
     abstentions = [
         f"{finding.finding}: {answer.check}: {answer.reason}"
-        for answer in answers
+        for _, answer in asked_of
         if isinstance(answer, Abstain)
     ]
-    measured = [answer for answer in answers if isinstance(answer, Measured)]
+    measured = [answer for _, answer in asked_of if isinstance(answer, Measured)]
     if not measured:
-        return Judged(asked, 0.5, [], abstentions)
+        return Judged(asked, 0.5, [], abstentions, [])
     abstentions += _unmeasured_parts(finding, measured)
-    probability = pool(measured)
+    if all(answer.advisory for answer in measured):
+        abstentions.append(f"{finding.finding}: nothing measured it; an opinion decides nothing")
+    probability = conclude(measured, limits)
     verdict, confidence = "abstain", None
-    if probability >= rules().confirm:
+    if probability >= limits.confirm:
         verdict, confidence = "confirmed", probability
-    elif probability <= rules().contradict:
+    elif probability <= limits.contradict:
         verdict, confidence = "contradicted", 1 - probability
-    else:
+    elif any(not answer.necessary and not answer.advisory for answer in measured):
         abstentions.append(f"{finding.finding}: within measuring error ({probability:.2f})")
     asked = asked.model_copy(
         update={
@@ -216,7 +306,35 @@ def judge(evidence: Evidence, finding: Finding, plan: Plan, checks: Sequence[Che
         if verdict == "confirmed"
         else [correction for answer in measured for correction in answer.corrections]
     )
-    return Judged(asked, probability, corrections, abstentions)
+    said = [(member.name, one) for member, one in asked_of if isinstance(one, Measured)]
+    disagreements = _disagreements(finding, said, limits)
+    return Judged(asked, probability, corrections, abstentions, disagreements)
+
+
+def conclude(answers: Sequence[Measured], limits: Limits) -> float:
+    """Probability that the finding is as asked, presence and every necessary part together.
+
+    Without a word on the finding's presence the parts may contradict, but not confirm.
+    """
+    presence = [answer for answer in answers if not answer.necessary]
+    parts = [answer.probability for answer in answers if answer.necessary]
+    if any(not answer.advisory and not answer.unspecific for answer in presence):
+        return min([pool(presence), *parts])
+    unspecific = [answer for answer in presence if answer.unspecific]
+    lowest = min([*parts, *([pool(unspecific)] if unspecific else [])], default=0.5)
+    return lowest if lowest <= limits.contradict else 0.5
+
+
+def _disagreements(
+    finding: Finding, said: Sequence[tuple[str, Measured]], limits: Limits
+) -> list[str]:
+    """One line where a member by itself would confirm what another would contradict."""
+    words = [f"{name} {one.probability:.2f}" for name, one in said]
+    lowest = min(one.probability for _, one in said)
+    highest = max(one.probability for _, one in said)
+    if lowest > limits.contradict or highest < limits.confirm:
+        return []
+    return [f"{finding.finding}: members disagree (as asked: {', '.join(words)})"]
 
 
 def pool(answers: Sequence[Measured]) -> float:
@@ -230,7 +348,8 @@ def _unmeasured_parts(finding: Finding, measured: Sequence[Measured]) -> list[st
     """The words about a finding that no member measured: side, severity, location."""
     names = {m.name for answer in measured for m in answer.measurements}
     lines = []
-    if finding.side is not None and not any(name.startswith("opacity_") for name in names):
+    sided = any(name.startswith("opacity_") or name == "eye_side" for name in names)
+    if finding.side is not None and not sided:
         lines.append(f"{finding.finding}: side {finding.side} not measured")
     if finding.severity is not None and "cardiothoracic_ratio" not in names:
         lines.append(f"{finding.finding}: severity {finding.severity} not measured")
@@ -248,7 +367,7 @@ def _score(critique: Critique, probabilities: list[float], modality: float | Non
     score = (
         shares.findings * (float(np.mean(probabilities)) if probabilities else 0.5)
         + shares.modality * (0.5 if modality is None else modality)
-        + shares.quality * (critique.quality.score if critique.quality else 0.5)
+        + shares.quality * _image_quality(critique)
         + shares.alignment * margin
     )
     if critique.rejections:
@@ -256,6 +375,18 @@ def _score(critique: Critique, probabilities: list[float], modality: float | Non
     elif critique.accepted is False:
         score *= shares.contradicted
     return round(min(max(score, 0.0), 1.0), 4)
+
+
+def _image_quality(critique: Critique) -> float:
+    """Technical quality times the share of anatomical values that real images have, 0-1."""
+    score = critique.quality.score if critique.quality else 0.5
+    inside = [
+        (low is None or one.value >= low) and (high is None or one.value <= high)
+        for one in critique.anatomy
+        if one.expected is not None
+        for low, high in [one.expected]
+    ]
+    return score * (sum(inside) / len(inside) if inside else 1.0)
 
 
 def _a_modality(name: str) -> str:
