@@ -126,7 +126,7 @@ def test_a_number_moves_the_structured_condition_by_its_error() -> None:
     first, second = plan_next([drawn("a", ratio_critique(0.47))])
     assert first.conditioning.structured[RATIO] == pytest.approx(0.55 + (0.55 - 0.47))
     assert second.conditioning.structured[RATIO] == first.conditioning.structured[RATIO]
-    assert first.actions[0].startswith(f"structured {RATIO}: 0.550 -> 0.630")
+    assert first.actions[0].startswith(f"structured {RATIO}: 0.550 -> 0.678")
     assert "measured 0.470" in first.actions[0]
 
 
@@ -135,14 +135,14 @@ def test_the_prompts_own_number_follows_the_structured_condition() -> None:
         update={"prompt": "chest X-ray, cardiomegaly, cardiothoracic ratio 0.55, 55 years"}
     )
     (first, _) = plan_next([drawn("a", ratio_critique(0.47), told=told)])
-    expected = "chest X-ray, cardiomegaly, cardiothoracic ratio 0.63, 55 years"
+    expected = "chest X-ray, cardiomegaly, cardiothoracic ratio 0.68, 55 years"
     assert first.conditioning.prompt == expected
 
 
 def test_too_large_a_number_moves_it_down() -> None:
     high = ratio_critique(0.47, target=0.42)
     (first, _) = plan_next([drawn("a", high)])
-    assert first.conditioning.structured[RATIO] == pytest.approx(0.50)
+    assert first.conditioning.structured[RATIO] == pytest.approx(0.47)
 
 
 def test_structured_change_is_bounded() -> None:
@@ -160,7 +160,7 @@ def test_structured_change_is_bounded() -> None:
 def test_a_condition_that_was_not_given_starts_at_the_target() -> None:
     bare = COMPOSED.model_copy(update={"structured": {}})
     (first, _) = plan_next([drawn("a", ratio_critique(0.47), told=bare)])
-    assert first.conditioning.structured[RATIO] == pytest.approx(0.63)
+    assert first.conditioning.structured[RATIO] == pytest.approx(0.678)
 
 
 def test_a_refined_control_starts_from_the_composed_conditioning() -> None:
@@ -324,7 +324,7 @@ def test_an_action_that_helped_once_is_kept() -> None:
     name = f"structured {RATIO}"
     trials = [trial(name, False), trial(name, True), trial(name, False)]
     (first, _) = plan_next([drawn("a", ratio_critique(0.47))], trials)
-    assert first.conditioning.structured[RATIO] == pytest.approx(0.63)
+    assert first.conditioning.structured[RATIO] == pytest.approx(0.678)
 
 
 def test_trials_say_what_each_action_did() -> None:
