@@ -124,7 +124,7 @@ def trial(action: str, improved: bool, name: str = "x") -> Trial:
 
 def test_a_number_moves_the_structured_condition_by_its_error() -> None:
     first, second = plan_next([drawn("a", ratio_critique(0.47))])
-    assert first.conditioning.structured[RATIO] == pytest.approx(0.55 + (0.55 - 0.47))
+    assert first.conditioning.structured[RATIO] == pytest.approx(0.55 + 1.6 * (0.55 - 0.47))
     assert second.conditioning.structured[RATIO] == first.conditioning.structured[RATIO]
     assert first.actions[0].startswith(f"structured {RATIO}: 0.550 -> 0.678")
     assert "measured 0.470" in first.actions[0]
