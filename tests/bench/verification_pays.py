@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from medgen.data.dataset_folder import open_dataset
+from medgen.data.dataset_rows import Row
 from medgen.data.splits import is_validation
 from medgen.evaluation.arms import ACCURACY, AREA, REAL, SYNTHETIC, Score, score
 from medgen.evaluation.classes import Task, tasks
@@ -37,12 +38,12 @@ NAMES = {
 }
 
 
-def chosen(folder: str, names: dict[str, str]) -> dict[str, dict[str, list]]:
+def chosen(folder: str, names: dict[str, str], confidence: float) -> dict[str, dict[str, list]]:
     """By arm and class, the rows of a dataset in the order of their ids' hashes."""
     found: dict[str, dict[str, list]] = {"verified": defaultdict(list), "first": defaultdict(list)}
     for row in open_dataset(folder).rows():
         label = names.get(row.label, row.label)
-        if label and row.kept:
+        if label and row.kept and sure(row) >= confidence:
             found["verified"][label].append(row)
         if label and row.attempt == 1:
             found["first"][label].append(row)
@@ -50,6 +51,11 @@ def chosen(folder: str, names: dict[str, str]) -> dict[str, dict[str, list]]:
         for rows in by.values():
             rows.sort(key=lambda row: hashlib.sha256(row.id.encode()).hexdigest())
     return found
+
+
+def sure(row: Row) -> float:
+    """The least confidence among an image's confirmed findings."""
+    return min((f.confidence or 0 for f in row.findings if f.verdict == "confirmed"), default=0)
 
 
 def write_synthetic(folder: str, by: dict[str, list], most: int, target: Path) -> Path:
@@ -104,6 +110,7 @@ def main() -> None:
     parser.add_argument("--modality", default="Brain MRI")
     parser.add_argument("--source", default="nickparvar_tumor")
     parser.add_argument("--most", type=int, default=1000, help="Images a class, at most.")
+    parser.add_argument("--confidence", type=float, default=0, help="Least, of verified images.")
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
@@ -113,7 +120,7 @@ def main() -> None:
     train = write_real(told.data, told.modality, "train", told.out / "train.csv")
     scores: dict[str, list[Score]] = {"verified": [], "first": []}
     for number, folder in enumerate(told.datasets):
-        arms = chosen(folder, NAMES[told.modality])
+        arms = chosen(folder, NAMES[told.modality], told.confidence)
         counts = {arm: {name: len(rows) for name, rows in by.items()} for arm, by in arms.items()}
         fewest = {name: min(by.get(name, 0) for by in counts.values()) for name in counts["first"]}
         size = min(told.most, *(count for count in fewest.values() if count >= LEAST))
@@ -125,7 +132,8 @@ def main() -> None:
             scores[arm].append(measured(real, train, table, told.source, seed))
             print()
     figures = {}
-    for metric in (ACCURACY, AREA):
+    metrics = sorted({metric for _, metric in scores["first"][0].values} - {ACCURACY, AREA})
+    for metric in (ACCURACY, AREA, *metrics):
         for name, arm in (("verified", SYNTHETIC), ("first", SYNTHETIC), ("verified", REAL)):
             label = f"{metric}, {'real' if arm == REAL else name}"
             figures[label] = _figure(scores[name], (arm, metric))
