@@ -120,8 +120,8 @@ def convert(name: str, folder: str | Path) -> None:
         import torchxrayvision
     except ImportError as error:
         raise BadInput(
-            "converting needs TorchXRayVision: pip install torchxrayvision, or copy a converted "
-            "folder"
+            "converting needs TorchXRayVision: pip install 'medgen[torchxrayvision]', or copy "
+            "a converted folder"
         ) from error
     if name not in torchxrayvision.models.model_urls or not name.startswith("densenet"):
         raise BadInput(f"TorchXRayVision has no DenseNet weights {name!r}: see its model list")
