@@ -40,8 +40,7 @@ def test_appending_and_the_training_query(tmp_path: Path) -> None:
     assert seconds < limit, f"{seconds:.3f} s for {len(rows)} labelled candidates"
 
 
-def test_labelled_rows_are_the_candidates(tmp_path: Path) -> None:
-    log = FeedbackLog(tmp_path / "log.sqlite")
+def test_labelled_rows_are_the_candidates(log: FeedbackLog) -> None:
     one = run("a", 3)
     log.append_run(one)
     log.append_labels([rated(one.candidates[1], 4)])
