@@ -227,8 +227,10 @@ def _parsed(lines: Lines) -> Spec:
         return Spec.model_validate(lines.values)
     except ValidationError as error:
         faults: dict[tuple[int, str], Fault] = {}
-        # Of the members of a union, the one that fits best says what is wrong with a value.
-        for one in sorted(error.errors(), key=lambda one: one["type"] != "value_error"):
+        # A misspelt key explains a missing one; of the members of a union, the one that fits best
+        # says what is wrong with a value.
+        order = ("extra_forbidden", "value_error")
+        for one in sorted(error.errors(), key=lambda one: (*order, one["type"]).index(one["type"])):
             place = _in_file(one["loc"])
             name = ".".join(str(part) for part in place) or "the specification"
             fault = Fault(lines.line(place), f"{name}: {_said(one)}")

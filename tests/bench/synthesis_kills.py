@@ -44,6 +44,8 @@ budget: {{tasks_an_image: 3, retries: 20}}
 diversity: {{near_copies: {near_copies}, pool: 1.2}}
 """
 BATCH_SECONDS = 0.1
+EARLY = 0.2
+"""Share of the kills that come while a process is still starting."""
 OWN = ("journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm", "dataset.json")
 
 
@@ -104,6 +106,15 @@ def drawn(folder: Path) -> int:
         database.close()
 
 
+def await_work(child: int, folder: Path) -> None:
+    """Wait until a process has drawn something, or ends."""
+    before = drawn(folder)
+    while drawn(folder) == before and Path(f"/proc/{child}").exists():
+        if "\nState:\tZ" in Path(f"/proc/{child}/status").read_text():
+            return
+        time.sleep(0.02)
+
+
 def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("folder", type=Path)
@@ -111,7 +122,9 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--workers", type=int, default=2)
     options.add_argument("--each", type=int, default=12)
-    options.add_argument("--seconds", type=float, default=2.0, help="latest moment of a kill")
+    options.add_argument(
+        "--seconds", type=float, default=1.0, help="latest moment of a kill, after work began"
+    )
     options.add_argument("--real", action="store_true")
     given = options.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
@@ -143,6 +156,9 @@ def main() -> None:
     while len(told) < given.kills:
         if not child:
             child = in_child(lambda: make(killed))
+        working = dice.random() >= EARLY
+        if working:
+            await_work(child, killed)
         time.sleep(dice.uniform(0, given.seconds))
         if os.waitpid(child, os.WNOHANG)[0]:
             raise SystemExit(f"the run ended after {len(told)} kills: ask for more images")
@@ -157,7 +173,7 @@ def main() -> None:
             status = os.waitpid(child, 0)[1]
             assert os.WTERMSIG(status) == signal.SIGKILL
             child = 0
-        told.append({"victim": victim, "drawn": before})
+        told.append({"victim": victim, "drawn": before, "working": working})
     child = child or in_child(lambda: make(killed))
     finished = os.waitpid(child, 0)[1] == 0
     whole, parts = (
@@ -168,6 +184,7 @@ def main() -> None:
         json.dumps(
             {
                 "kills": told,
+                "while working": sum(kill["working"] for kill in told),
                 "victims": Counter(kill["victim"] for kill in told),
                 "finished": finished,
                 "seconds unbroken": round(unbroken, 1),

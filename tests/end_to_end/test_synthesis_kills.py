@@ -26,7 +26,7 @@ def test_kills_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
         "MEDGEN_THREADS": "1",
         "MEDGEN_KNOWLEDGE": str(tmp_path / "knowledge"),
     }
-    options = ["--kills", str(KILLS), "--each", "3", "--seed", "5", "--seconds", "2.5"]
+    options = ["--kills", str(KILLS), "--each", "4", "--seed", "5", "--seconds", "0.3"]
     answer = subprocess.run(
         [sys.executable, str(DRIVER), str(tmp_path / "sets"), *options],
         capture_output=True,
@@ -37,6 +37,7 @@ def test_kills_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
     assert answer.returncode == 0, answer.stderr
     told = json.loads(answer.stdout.splitlines()[-1])
     assert len(told["kills"]) == KILLS
+    assert told["while working"] >= 2 and told["kills"][-1]["drawn"] > 0
     assert told["finished"] and told["same"] and told["never less"]
     assert told["kept"][0] == told["kept"][1] > 0
     assert told["drawn"][0] == told["drawn"][1] > 0

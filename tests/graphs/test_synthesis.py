@@ -356,3 +356,49 @@ def test_a_place_that_fsspec_writes_gets_the_same_dataset(
         assert JOURNAL in names  # for another machine to go on with
     finally:
         server.stop()
+
+
+def test_an_estimate_reckons_with_what_was_measured_and_writes_nothing(tmp_path: Path) -> None:
+    from medgen.graphs.synthesis_estimate import estimate, yields
+
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(SPEC.replace("rounds: 3", "rounds: 3, core_hour: 0.5"), encoding="utf-8")
+    told = estimate(spec, tmp_path / "set", workers=4, minds=minds())
+    each = yields().candidates_an_image.get("Chest X-ray", yields().otherwise)
+    assert [part.candidates for part in told.parts] == [round(6 * each)]
+    assert (told.images, told.combinations, told.workers) == (6, 2, 4)
+    hours = told.parts[0].candidates * told.seconds_a_candidate / 3600
+    assert told.core_hours == pytest.approx(hours, rel=0.05)
+    assert told.seconds == pytest.approx(told.core_hours * 3600 / 4)
+    assert told.cost == pytest.approx(told.core_hours * 0.5)
+    assert not (tmp_path / "set").exists()
+
+
+def test_the_command_says_bad_input_in_one_line_and_shows_progress(
+    tmp_path: Path, make: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from typer.testing import CliRunner
+
+    from medgen.cli import app
+    from medgen.console import synthesis as console
+
+    shell = CliRunner()
+    assert json.loads(shell.invoke(app, ["synthesize", "--schema"]).stdout)["title"]
+    spec = tmp_path / "bad.yaml"
+    spec.write_text("images:\n  - {modality: Chest X-ray, count: 3, finding: [x]}\n")
+    for arguments, message in (
+        ([str(spec), "--out", str(tmp_path / "set")], "bad.yaml:2: images.0.finding: unknown key"),
+        ([str(spec)], "give a specification and --out FOLDER"),
+        (["nothing.yaml", "--out", "set"], "no specification at nothing.yaml"),
+    ):
+        answer = shell.invoke(app, ["synthesize", *arguments])
+        assert answer.exit_code == 2
+        assert message in answer.stderr and answer.stderr.startswith("error: ")
+    assert not (tmp_path / "set").exists()
+
+    lines: list[str] = []
+    outcome = make("made", on_progress=lambda counted: lines.append(console.told(counted)))
+    assert "kept" in lines[-1] and "images/h" in lines[-1] and "contradicted" in lines[-1]
+    console.show_outcome(outcome)
+    shown = capsys.readouterr().out
+    assert "6 of 6 images" in shown and "contradicted: cardiomegaly" in shown
