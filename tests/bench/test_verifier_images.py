@@ -19,10 +19,8 @@ DATA = Path(__file__).parents[3] / "shared" / "data"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="no ../shared/data")
 MODALITIES = ("Brain MRI", "Chest CT", "Chest X-ray", "Fundus", "OCT")
 CASES = [
-    ("Brain MRI", "pituitary tumor", "pituitary tumor", "nickparvar_tumor", None),
-    ("Brain MRI", "glioma", "glioma", "nickparvar_tumor", None),
-    ("Chest X-ray", "bacterial pneumonia", "pneumonia", "kermany_pneumonia", "child"),
-    ("Chest X-ray", "normal", "normal chest", "radiography_adult", "adult"),
+    ("Brain MRI", "meningioma", "meningioma", "nickparvar_tumor", None),
+    ("Chest CT", "lung adenocarcinoma", "lung adenocarcinoma", "lung_cancer_filtered", None),
     ("Fundus", "cataract", "cataract", "eye4class", None),
 ]
 
@@ -72,5 +70,14 @@ def test_true_requests_are_accepted_more_often_than_their_negation(
         critiques = [panel.verify(image, plan, generated=False) for image in held_out]
         assert all(critique.modality == modality for critique in critiques)
         accepted[status] = sum(critique.accepted is True for critique in critiques)
-    assert accepted["present"] >= 0.6 * len(held_out)
-    assert accepted["absent"] <= 0.25 * len(held_out)
+    assert accepted["present"] >= 0.5 * len(held_out)
+    assert accepted["absent"] <= 0.15 * len(held_out)
+
+
+def test_finding_whose_classifier_reads_the_source_is_not_judged_by_it() -> None:
+    panel = Panel.load()
+    plan = Plan(prompt="glioma", modality="Brain MRI", findings=[Finding(finding="glioma")])
+    for image in images(rows("test", source="nickparvar_tumor", label="glioma")[:3]):
+        critique = panel.verify(image, plan, generated=False)
+        assert critique.accepted is None
+        assert any("reads the source" in line for line in critique.abstentions)
