@@ -115,7 +115,8 @@ def show_verification(critique: Verification) -> None:
             )
         )
     if critique.anatomy:
-        console.print(fold("  " + "; ".join(map(_measured, critique.anatomy)), "dim"))
+        read = "; ".join(_measured(one, "real images") for one in critique.anatomy)
+        console.print(fold("  " + read, "dim"))
     for reason in critique.rejections:
         console.print(Text.assemble(("  rejected: ", "red"), fold(reason)))
     for correction in critique.corrections:
@@ -148,12 +149,12 @@ def _readings(finding: Finding | None) -> Text:
     return fold("; ".join(_measured(measurement) for measurement in finding.measurements))
 
 
-def _measured(measurement: Measurement) -> str:
+def _measured(measurement: Measurement, whose: str = "asked") -> str:
     from medgen.graphs.outcome import expected_range
 
     line = f"{measurement.name} {_number(measurement.value)} {measurement.unit}".rstrip()
     asked = expected_range(measurement)
-    return f"{line} (asked {asked})" if asked else line
+    return f"{line} ({whose} {asked})" if asked else line
 
 
 def _number(value: float) -> str:
