@@ -22,6 +22,7 @@ from medgen.agents import parser
 from medgen.errors import BadInput
 from medgen.graphs.synthesis_spec import (
     MOST_CELLS,
+    MOST_COMPARED,
     MOST_IMAGES,
     AgeRange,
     Entry,
@@ -123,6 +124,12 @@ def expand(source: Source) -> list[Cell]:
                 faults.append(Fault(cell.line, f"{asked}: ask for it once"))
             cells[cell.key] = cell
             total += cell.wanted if entry.each else 0
+    pool = source.spec.diversity.pool
+    for cell in cells.values():
+        if pool > 1 and cell.wanted * pool > MOST_COMPARED:
+            text = f"{cell.wanted:,} images of one combination: with diversity.pool every image is"
+            limit = f"compared with every other, up to {MOST_COMPARED:,}; leave the pool out"
+            faults.append(Fault(cell.line, f"{text} {limit}"))
     if total > MOST_IMAGES:
         line = source.line("images")
         text = f"asks for {total:,} images, over the limit of {MOST_IMAGES:,}: make several sets"

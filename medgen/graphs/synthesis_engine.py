@@ -314,7 +314,7 @@ class Engine:
                 return
 
     def _perhaps_next_wave(self, cell: int) -> None:
-        if not self._journal.waiting(cell):
+        if not self._journal.waits(cell):
             self._next_wave(cell)
 
     def _next_wave(self, cell: int) -> None:

@@ -297,10 +297,10 @@ class Journal:
         """One cell's account."""
         return _quota(self._rows(f"{_QUOTAS} WHERE c.position = ? GROUP BY c.position", cell)[0])
 
-    def waiting(self, cell: int) -> int:
-        """How many tasks of a cell wait."""
-        query = "SELECT COUNT(*) FROM tasks WHERE cell = ? AND state = ?"
-        return int(self._rows(query, cell, WAITING)[0][0])
+    def waits(self, cell: int) -> bool:
+        """Whether tasks of a cell wait."""
+        query = "SELECT 1 FROM tasks WHERE cell = ? AND state = ? LIMIT 1"
+        return bool(self._rows(query, cell, WAITING))
 
     def accepted(self, cell: int) -> Iterator[tuple[TaskRow, Attempt]]:
         """A cell's accepted tasks that were not turned down, by number, with what was accepted."""

@@ -77,26 +77,29 @@ def choose(
     limit = float(known["threshold"]) if known and near_copies else 0.0
     turned_down: dict[str, str] = {}
     kept: list[tuple[str, float]] = []
-    vectors: list[np.ndarray] = []
+    vectors = np.zeros((len(accepted), _width(accepted)), dtype=np.float32)
     for row, attempt in accepted:
         vector = _vector(attempt.descriptor)
         critique = attempt.candidate.critique
-        if vector is not None and limit and vectors:
-            distances = _distances(np.stack(vectors), vector)
+        if vector is not None and limit and kept:
+            distances = _distances(vectors[: len(kept)], vector)
             nearest = int(distances.argmin())
             if distances[nearest] < limit:
                 turned_down[row.task.id] = (
                     f"near copy of {kept[nearest][0]} (distance {distances[nearest]:.3f})"
                 )
                 continue
-        if vector is None:
-            vector = np.zeros(1, dtype=np.float32)
-            if vectors:
-                vector = np.zeros_like(vectors[0])
-        vectors.append(vector)
+        if vector is not None:
+            vectors[len(kept)] = vector
         kept.append((row.task.id, critique.score if critique else 0.0))
-    spare = [] if most is None else _most_alike(np.stack(vectors), kept, most) if kept else []
-    return Kept(turned_down, spare)
+    if most is None or len(kept) <= most:
+        return Kept(turned_down, [])
+    return Kept(turned_down, _most_alike(vectors[: len(kept)], kept, most))
+
+
+def _width(accepted: list[tuple[TaskRow, Attempt]]) -> int:
+    vectors = (_vector(attempt.descriptor) for _, attempt in accepted)
+    return max((vector.size for vector in vectors if vector is not None), default=1)
 
 
 def _vector(text: str) -> np.ndarray | None:

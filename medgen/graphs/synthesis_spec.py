@@ -24,6 +24,7 @@ from medgen.records import Record, Severity, Sex, Side, View
 
 MOST_IMAGES = 20_000_000
 MOST_CELLS = 100_000
+MOST_COMPARED = 5_000
 LISTED = 3
 CHANGES_NO_IMAGE = ("hours", "timeout", "core_hour")
 SCHEMA_URL = "https://json-schema.org/draft/2020-12/schema"

@@ -93,6 +93,7 @@ def test_seeds_and_controls_depend_on_the_task_alone() -> None:
         (CHEST.replace("Chest X-ray", "Ultraschall"), r":3: unknown modality 'Ultraschall'"),
         (CHEST.replace("to: 70", "to: 7"), r":8: images\.0\.age\.1: 'from' comes before 'to'"),
         (TWICE, r":11: line 3 asks for normal chest PA .* line 11"),
+        (CHEST.replace("24", "160000") + "diversity: {pool: 2}\n", r":3: 5,000 images of one"),
         (CHEST + 'templates: ["{organ}"]\n', r":11: unknown template field 'organ'"),
         (CHEST + 'templates: ["{finding"]\n', r":11: template '\{finding'"),
         (CHEST + "budget: {rounds: 0}\n", r":11: budget\.rounds: .*greater than or equal to 1"),
