@@ -41,6 +41,8 @@ from medgen.generator.training.progress import LineReporter, Reporter
 from medgen.generator.training.session import make_accelerator, stop_signal
 from medgen.records import AdapterLineage
 
+PLACES = {"out", "cache", "log"}  # where things lie, which changes nothing of an adapter
+
 
 class PolicyModel(nn.Module):
     """The base's U-Net with an adapter, behind its frozen encoders."""
@@ -280,8 +282,9 @@ def _finished(folder: Path, lineage: AdapterLineage) -> AdapterLineage | None:
         found = read_lineage(folder)
     except BadInput:
         return None
-    same = (found.base, found.log, found.config) == (lineage.base, lineage.log, lineage.config)
-    return found if same and found.stopped else None
+    same = (found.base, found.log) == (lineage.base, lineage.log)
+    differ = {k for k, v in lineage.config.items() if found.config.get(k) != v}
+    return found if same and found.stopped and not differ - PLACES else None
 
 
 def _tell(reporter: Reporter, accelerator: Accelerator, data: PolicyData, notes: list[str]) -> None:

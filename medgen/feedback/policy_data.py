@@ -71,11 +71,17 @@ class PolicyBatch(NamedTuple):
         return PolicyBatch(self.rated.to(device), self.signed.to(device), real, self.together)
 
 
-def _shares(modalities: Sequence[str]) -> np.ndarray:
-    """Cumulated chances (n,) of items, the same for each modality together."""
-    count = Counter(modalities)
-    chances = np.array([1.0 / count[one] for one in modalities]).cumsum()
-    return chances / chances[-1] if len(chances) else chances
+def _shares(examples: Sequence[Example]) -> np.ndarray:
+    """Cumulated chances (n,) of items: modalities weigh alike, and in each its groups.
+
+    A log has many images of some requests. Were they to weigh as they come, the look of the most
+    frequent finding would be drawn whatever is asked (docs/experiments/rlhf.md).
+    """
+    items = Counter(one.group for one in examples)
+    groups = Counter(modality for modality, _ in {(one.modality, one.group) for one in examples})
+    chances = [1.0 / (groups[one.modality] * items[one.group]) for one in examples]
+    total = np.cumsum(chances)
+    return total / total[-1] if len(total) else total
 
 
 class PolicyData:
@@ -112,11 +118,9 @@ class PolicyData:
         self.aside_latents = self._latents(self.aside.examples) if aside else None
         self.signed = self._signed()
         self.telling = np.flatnonzero(self.signed.numpy())
-        # Modalities weigh alike, whatever the log has most of.
-        self.pair_shares = _shares(
-            [self.training.examples[i].modality for i, _ in self.training.pairs]
-        )
-        self.image_shares = _shares([self.training.examples[i].modality for i in self.telling])
+        examples = self.training.examples
+        self.pair_shares = _shares([examples[i] for i, _ in self.training.pairs])
+        self.image_shares = _shares([examples[i] for i in self.telling])
         self.real = self._real(config.real, folder) if config.real is not None else None
 
     def _signed(self) -> Tensor:

@@ -56,20 +56,21 @@ def test_held_out_prompts_are_told_apart_and_the_base_is_untouched(
 ):
     before = base_hash(generator)
     changes = {"repulsion": 0.5} if method == "reward_weighted" else {}
-    config = policy(tmp_path, generator, log, method=method, steps=24, **changes)
+    config = policy(tmp_path, generator, log, method=method, steps=16, save_every=16, **changes)
     told = Told()
     adapter = train_policy(config, told)
     checks = read_checks(config.out)
     assert checks[0].preference_loss == pytest.approx(math.log(2), abs=1e-6)
     assert checks[0].preference_accuracy == 0.5
-    assert checks[-1].preference_loss < (0.9 if method == "dpo" else 1.0) * math.log(2)
+    if method == "dpo":  # the other objective does not minimise this loss
+        assert checks[-1].preference_loss < 0.9 * math.log(2)
     assert checks[-1].preference_accuracy > 0.8
     assert base_hash(generator) == before
     lineage = read_lineage(adapter)
     assert (lineage.base, lineage.method, lineage.labels) == (before, method, {"human": 32})
     assert lineage.config["lr"] == 0.01
     assert len(lineage.log) == 64
-    assert lineage.stopped == "all 24 steps done"
+    assert lineage.stopped == "all 16 steps done"
     assert "preference_loss" in lineage.metrics
     assert any("no real images" in note for note in lineage.notes)
     if method == "dpo":
@@ -78,15 +79,12 @@ def test_held_out_prompts_are_told_apart_and_the_base_is_untouched(
 
 def test_a_reversed_log_teaches_the_reverse(generator, tmp_path):
     """The sign of the advantage counts: MINIM's took its size alone."""
-    accuracies = {}
-    for better in (True, False):
-        folder = tmp_path / str(better)
-        folder.mkdir()
-        opened = squares_log(folder, bright_is_better=better)
-        config = policy(folder, generator, opened, repulsion=0.5, held_out_percent=50, steps=16)
-        train_policy(config, Told())
-        accuracies[better] = read_checks(config.out)[-1].preference_accuracy
-    assert min(accuracies.values()) > 0.7
+    opened = squares_log(tmp_path, bright_is_better=False)
+    config = policy(
+        tmp_path, generator, opened, repulsion=0.5, held_out_percent=50, steps=12, save_every=12
+    )
+    train_policy(config, Told())
+    assert read_checks(config.out)[-1].preference_accuracy > 0.7
 
 
 def test_a_killed_training_goes_on_as_if_unbroken(generator, log, tmp_path):
