@@ -79,6 +79,8 @@ class Seen:
 
 
 class Says:
+    holds = False
+
     def __init__(self, name, probability, **options):
         self.name, self.probability, self.options = name, probability, options
 
@@ -137,6 +139,15 @@ def test_right_eye_alone_confirms_nothing_and_wrong_eye_alone_contradicts() -> N
     assert look(Seen(eye_side=-1.0), [EyeSideCheck()], side="right").finding.verdict == (
         "contradicted"
     )
+
+
+def test_eye_that_cannot_be_seen_holds_the_confirmation_back() -> None:
+    unseen = Seen(["eye side: no disc found"])
+    judged = look(unseen, [Says("classifier", 0.95), EyeSideCheck()], side="left")
+    assert judged.finding.verdict == "abstain" and judged.probability == 0.5
+    against = look(unseen, [Says("classifier", 0.05), EyeSideCheck()], side="left")
+    assert against.finding.verdict == "contradicted"
+    assert look(unseen, [Says("classifier", 0.95), EyeSideCheck()]).finding.verdict == "confirmed"
 
 
 def test_eye_is_not_asked_of_without_a_side_and_abstains_without_a_disc() -> None:

@@ -59,6 +59,7 @@ class Says:
     """A measuring member with a fixed answer."""
 
     name = "ruler"
+    holds = False
 
     def __init__(self, probability):
         self.probability = probability

@@ -21,6 +21,7 @@ class AnatomyCheck:
     """One value of the anatomy against one finding."""
 
     name = "anatomy"
+    holds = False
 
     def covers(self, modality: str, finding: str) -> bool:
         """Findings that the anatomy's figures list."""
@@ -76,6 +77,7 @@ class EyeSideCheck:
     """Whether a fundus photograph is of the asked eye, by the side on which the disc lies."""
 
     name = "eye side"
+    holds = True
 
     def covers(self, modality: str, finding: str) -> bool:
         """Every finding of a modality whose side is the eye's."""

@@ -60,9 +60,13 @@ class Abstain:
 
 
 class Check(Protocol):
-    """One member of the panel."""
+    """One member of the panel.
+
+    `holds` says that where it was asked and abstains, nothing may be confirmed without it.
+    """
 
     name: str
+    holds: bool
 
     def covers(self, modality: str, finding: str) -> bool:
         """Whether this member is registered for a finding of a modality."""
@@ -88,6 +92,7 @@ class CardiothoracicCheck:
     """Heart size by the cardiothoracic ratio; adult PA films only."""
 
     name = "cardiothoracic ratio"
+    holds = False
 
     def covers(self, modality: str, finding: str) -> bool:
         """Chest X-ray findings listed under `cardiothoracic_ratio` in the rules."""
@@ -160,6 +165,7 @@ class OpacityCheck:
     """Lung opacity by side, for findings that make a lung denser."""
 
     name = "lung opacity"
+    holds = False
 
     def covers(self, modality: str, finding: str) -> bool:
         """Chest X-ray findings listed under `opacity` in the rules."""
@@ -255,6 +261,7 @@ class ReaderCheck:
     """Finding classifiers: the reader's probabilities, where its card lets them count."""
 
     name = "finding classifier"
+    holds = False
 
     def covers(self, modality: str, finding: str) -> bool:
         """Findings that the reader's card lists."""

@@ -287,6 +287,8 @@ def judge(
     if all(answer.advisory for answer in measured):
         abstentions.append(f"{finding.finding}: nothing measured it; an opinion decides nothing")
     probability = conclude(measured, limits)
+    if any(member.holds and isinstance(answer, Abstain) for member, answer in asked_of):
+        probability = min(probability, 0.5)  # a part that was asked cannot be seen
     verdict, confidence = "abstain", None
     if probability >= limits.confirm:
         verdict, confidence = "confirmed", probability

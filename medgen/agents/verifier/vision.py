@@ -46,6 +46,7 @@ class VisionCheck:
     """The member: a model that sees pictures, named by `MEDGEN_VISION_LLM`."""
 
     name = "vision model"
+    holds = False
 
     def __init__(self, options: Settings) -> None:
         """Name the model; it is made when first asked.

@@ -23,6 +23,7 @@ class XRayClassifiersCheck:
     """Findings that the weights know, on adult chest films."""
 
     name = "TorchXRayVision"
+    holds = False
 
     def __init__(self, folder: str | Path) -> None:
         """Load the weights.
