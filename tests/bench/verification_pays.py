@@ -15,6 +15,7 @@ import csv
 import hashlib
 import json
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from medgen.evaluation.arms import ACCURACY, AREA, REAL, SYNTHETIC, Score, score
 from medgen.evaluation.classes import Task, tasks
 from medgen.evaluation.context import Context
 from medgen.evaluation.figures import LEAST, interval
+from medgen.evaluation.small_cnn import Budget
 from medgen.evaluation.tables import read_table
 from medgen.evaluation.utility import default_budget
 
@@ -92,7 +94,9 @@ def write_real(data: Path, modality: str, split: str, target: Path) -> Path:
     return target
 
 
-def measured(real: Path, train: Path, synthetic: Path, source: str, seed: int) -> Score:
+def measured(
+    real: Path, train: Path, synthetic: Path, source: str, seed: int, budget: Budget
+) -> Score:
     """One arm's score, the real arm's beside it."""
     tables = [read_table(path, name, SIDE) for path, name in
               ((real, "real"), (synthetic, "synthetic"), (train, "train"))]  # fmt: skip
@@ -100,7 +104,7 @@ def measured(real: Path, train: Path, synthetic: Path, source: str, seed: int) -
     found = tasks(*tables, seed)
     (task,) = [one for one in found if one.source == source]
     assert isinstance(task, Task), task.why
-    return score(context, task, default_budget(), lambda: print(".", end="", flush=True))
+    return score(context, task, budget, lambda: print(".", end="", flush=True))
 
 
 def main() -> None:
@@ -112,9 +116,13 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=1000, help="Images a class, at most.")
     parser.add_argument("--confidence", type=float, default=0, help="Least, of verified images.")
     parser.add_argument("--split", choices=("val", "test"), default="test")
+    parser.add_argument("--trainings", type=int, help="Of each arm; utility.yaml's when not given.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     told = parser.parse_args()
+    budget = default_budget()
+    if told.trainings:
+        budget = replace(budget, seeds=told.trainings)
     told.out.mkdir(parents=True, exist_ok=True)
     real = write_real(told.data, told.modality, told.split, told.out / "real.csv")
     train = write_real(told.data, told.modality, "train", told.out / "train.csv")
@@ -129,7 +137,7 @@ def main() -> None:
             kept = {name: rows for name, rows in by.items() if fewest[name] >= LEAST}
             table = write_synthetic(folder, kept, size, told.out / f"{arm}_{number}.csv")
             seed = told.seed + number
-            scores[arm].append(measured(real, train, table, told.source, seed))
+            scores[arm].append(measured(real, train, table, told.source, seed, budget))
             print()
     figures = {}
     metrics = sorted({metric for _, metric in scores["first"][0].values} - {ACCURACY, AREA})
