@@ -450,3 +450,12 @@ def test_a_generator_that_cannot_be_steered_is_not_told_to() -> None:
         steers=False,
     )
     assert first.conditioning.aims == {}
+
+
+def test_where_steering_misled_it_is_not_used() -> None:
+    scan = Plan(prompt="x", modality="Chest CT", findings=[Finding(finding="lung adenocarcinoma")])
+    read = Measurement(name="probability", value=0.1, check="finding classifier (ct_histology)")
+    finding = Finding(finding="lung adenocarcinoma", verdict="contradicted", measurements=[read])
+    critique = unseen_critique("lung adenocarcinoma").model_copy(update={"findings": [finding]})
+    planned = plan_next([drawn("a", critique)], plan=scan, count=5)
+    assert all(not one.conditioning.aims for one in planned)
