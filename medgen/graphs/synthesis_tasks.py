@@ -16,6 +16,7 @@ from medgen.graphs import nodes
 from medgen.graphs.agent import after_selection
 from medgen.graphs.collaborators import Collaborators
 from medgen.graphs.plan import request_of
+from medgen.graphs.synthesis_checks import measured_by
 from medgen.graphs.synthesis_spec import Spec, Thresholds
 from medgen.records import Candidate, Critique, Plan, Record, Request
 
@@ -90,6 +91,8 @@ class TaskRun:
                 "facts": reasoned.facts,
             },
         )
+        plan, measurable = self.plan, measured_by(minds.panel)
+        self._measurable = any(measurable(plan.modality, one.finding) for one in plan.findings)
         self._update(nodes.compose(self.state, minds))
         if not task.control:
             drawn = [one for one in self.state["candidates"] if not one["control"]]
@@ -119,7 +122,9 @@ class TaskRun:
 
     def keeps(self, critique: Critique | None) -> bool:
         """Whether a candidate with this critique would do."""
-        return critique is not None and fit(critique, self._spec.thresholds)
+        if critique is None:
+            return False
+        return fit(critique, self._spec.thresholds, self._measurable)
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -136,7 +141,7 @@ class TaskRun:
 
     def judged(self, critique: Critique) -> Critique:
         """A critique with the specification's thresholds applied."""
-        return bounded(critique, self._spec.thresholds)
+        return bounded(critique, self._spec.thresholds, self._measurable)
 
     def verified(self, candidate: str, critique: Critique) -> None:
         """Take a judged critique of a candidate whose image lies in the folder."""
@@ -178,18 +183,20 @@ def asked(task: Task, spec: Spec) -> Request:
     )
 
 
-def fit(critique: Critique, thresholds: Thresholds) -> bool:
-    """Whether an image is kept: accepted, or unmeasurable where that is enough."""
+def fit(critique: Critique, thresholds: Thresholds, measurable: bool) -> bool:
+    """Whether an image is kept: accepted, or not measurable by any check where that is enough.
+
+    An image on which a check failed that measures others is not kept: it may be a bad one.
+    """
     if critique.accepted is True:
         return True
-    measured = any(finding.measurements for finding in critique.findings)
-    unknown = critique.accepted is None and not critique.rejections and not measured
+    unknown = critique.accepted is None and not critique.rejections and not measurable
     return unknown and thresholds.unmeasured == "keep"
 
 
-def bounded(critique: Critique, thresholds: Thresholds) -> Critique:
+def bounded(critique: Critique, thresholds: Thresholds, measurable: bool) -> Critique:
     """A critique that rejects what the verifier would accept and the thresholds do not."""
-    if not fit(critique, thresholds):
+    if not fit(critique, thresholds, measurable):
         return critique
     reasons = []
     quality = critique.quality.score if critique.quality else None

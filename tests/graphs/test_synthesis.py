@@ -7,13 +7,15 @@ import errno
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from inline_crew import BatchingPhantom, InlineCrew, minds
-from phantom import phantom_collaborators
+from phantom import PhantomPanel, phantom_collaborators
 
 from medgen.data.dataset_rows import read_rows
 from medgen.errors import BadInput, MedgenError
@@ -22,7 +24,7 @@ from medgen.graphs.collaborators import Collaborators
 from medgen.graphs.synthesis import Outcome, synthesize
 from medgen.graphs.synthesis_journal import JOURNAL, Journal
 from medgen.graphs.synthesis_worker import Setup, Worker
-from medgen.records import Conditioning
+from medgen.records import Conditioning, Critique, Plan
 
 SPEC = """\
 seed: 3
@@ -58,6 +60,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
         deaths: Sequence[int] = (),
         collaborators: Callable[[], Collaborators] = minds,
         name: str = "spec.yaml",
+        reasoning: Callable[..., Collaborators] = minds,
         **more: Any,
     ) -> Outcome:
         spec = tmp_path / name
@@ -70,7 +73,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
 
         monkeypatch.setattr(synthesis, "_crew", crew)
         place = out if "://" in out else tmp_path / out
-        return synthesize(spec, place, minds=minds, **more)
+        return synthesize(spec, place, minds=lambda _options: reasoning(), **more)
 
     return run
 
@@ -258,6 +261,46 @@ def test_thresholds_reject_and_say_so(tmp_path: Path, make: Make) -> None:
     assert "score 0.90 under the specification's 0.95" in reasons
 
 
+class Measuring(PhantomPanel):
+    """Says what it measures; fails to measure every film of an odd mean grey value."""
+
+    def covers(self, _modality: str, finding: str) -> list[str]:
+        return ["phantom ratio"] if finding == "cardiomegaly" else []
+
+    def verify(self, image: np.ndarray, plan: Plan, generated: bool = True) -> Critique:
+        critique = super().verify(image, plan, generated)
+        if int(image.mean() * 10) % 2 and not critique.rejections:
+            unknown = [
+                one.model_copy(update={"verdict": "abstain", "measurements": []})
+                for one in critique.findings
+            ]
+            critique = critique.model_copy(
+                update={"findings": unknown, "corrections": [], "accepted": None}
+            )
+        return critique
+
+
+def measuring() -> Collaborators:
+    return phantom_collaborators(BatchingPhantom(), Measuring())
+
+
+def test_what_no_check_measures_is_kept_if_asked_but_not_where_a_check_failed(
+    tmp_path: Path, make: Make
+) -> None:
+    text = SPEC.replace("[cardiomegaly]", "[cardiomegaly, clear lungs]").replace(
+        "     severity: [mild, severe], sex", "     sex"
+    )
+    with pytest.raises(BadInput, match="nothing measures clear lungs in Chest X-ray"):
+        make("set", text, collaborators=measuring, reasoning=measuring)
+    text += "thresholds: {unmeasured: keep}\n"
+    make("set", text, collaborators=measuring, reasoning=measuring)
+    rows = list(read_rows(tmp_path / "set"))
+    kept = [row for row in rows if row.kept]
+    assert {(row.label, row.accepted) for row in kept} == {("cardiomegaly", True), ("normal", None)}
+    failed = [row for row in rows if row.label == "cardiomegaly" and row.accepted is None]
+    assert failed and all(row.reasons and row.path.startswith("rejected/") for row in failed)
+
+
 def test_only_a_share_of_tasks_draws_the_control(tmp_path: Path, make: Make) -> None:
     make("set", SPEC.replace("each: 3", "each: 12") + "control_share: 0.3\n")
     rows = list(read_rows(tmp_path / "set"))
@@ -285,12 +328,14 @@ def test_a_folder_in_use_or_of_another_specification_is_refused(tmp_path: Path, 
 
 
 def test_when_the_hours_are_over_what_is_done_is_a_dataset_to_go_on_with(
-    tmp_path: Path, make: Make
+    tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make("whole")
-    short = SPEC.replace("rounds: 3", "rounds: 3, hours: 0.0001")
-    outcome = make("set", short)
-    assert not outcome.complete and outcome.kept < outcome.wanted
+    ticks = count()  # a clock that goes on by a second whenever it is looked at
+    with monkeypatch.context() as patch:
+        patch.setattr(synthesis_engine, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+        outcome = make("set", SPEC.replace("rounds: 3", "rounds: 3, hours: 0.006"))
+    assert not outcome.complete and 0 < outcome.kept < outcome.wanted
     on_disk = {n for n in files(tmp_path / "set") if n.startswith(("images/", "rejected/"))}
     assert {row.path for row in read_rows(tmp_path / "set")} == on_disk
     make("set", resume=True)
