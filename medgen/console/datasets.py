@@ -11,9 +11,9 @@ from medgen.console.text import fold, note, one_line
 
 if TYPE_CHECKING:
     from medgen.data.dataset_check import DatasetReport
+    from medgen.data.dataset_figures import DatasetStats
     from medgen.data.dataset_merge import Merged
     from medgen.data.dataset_split import SplitReport
-    from medgen.data.dataset_stats import DatasetStats
     from medgen.data.exports.export import Exported
 
 MOST_LINES = 12

@@ -13,9 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from medgen.data.dataset_figures import DatasetStats
 from medgen.data.dataset_folder import Dataset
 from medgen.data.dataset_rows import PARQUET, SCHEMA, TABLE, Row
-from medgen.data.dataset_stats import DatasetStats
 from medgen.data.images import SYNTHETIC_NOTICE
 
 FILE = "croissant.json"

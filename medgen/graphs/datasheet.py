@@ -16,8 +16,9 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 import medgen.generator
+from medgen.data.dataset_figures import DatasetStats
 from medgen.data.dataset_folder import Dataset, open_dataset
-from medgen.data.dataset_stats import DatasetStats, measure, silent
+from medgen.data.dataset_stats import measure, silent
 from medgen.data.exports.items import Progress
 from medgen.data.images import SYNTHETIC_NOTICE, write_atomic
 from medgen.errors import BadInput

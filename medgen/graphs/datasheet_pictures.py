@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from medgen.data.dataset_figures import DatasetStats
 from medgen.data.dataset_rows import Row
-from medgen.data.dataset_stats import DatasetStats
 from medgen.data.images import load_square, png_bytes
 
 THUMBNAIL = 128

@@ -3,8 +3,9 @@
 import pytest
 from dataset_samples import RATIO
 
+from medgen.data.dataset_figures import Cell
 from medgen.data.dataset_folder import open_dataset
-from medgen.data.dataset_stats import Cell, age_band, evenness, kind_of, measure
+from medgen.data.dataset_stats import age_band, evenness, kind_of, measure
 from medgen.errors import BadInput
 
 
