@@ -7,7 +7,6 @@ command runs, so that `--help` answers at once.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import traceback
@@ -121,8 +120,6 @@ def main() -> None:
     # OpenMP's threads spin while they wait for each other; on a machine that is busy otherwise they
     # wait for one that is not running, and drawing took 25 times as long. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # diffusers imports it where it is installed, and it warns of kernels that nothing here needs.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     app()
 
 
