@@ -132,10 +132,8 @@ class PolicyTask:
         if self.known is None:  # the reference does not change
             with self.model.reference():
                 self.known = [self.model(batch) for batch in pairs]
-        margins = [
-            _margins(self.model(batch), known)
-            for batch, known in zip(pairs, self.known, strict=True)
-        ]
+        errors = [self.model(batch) for batch in pairs]
+        margins = [_margins(one, known) for one, known in zip(errors, self.known, strict=True)]
         total, count = 0.0, 0
         for batch in self.data.held_out_real():
             total += float(self.model(batch.to(device)).sum())
@@ -148,6 +146,7 @@ class PolicyTask:
             preference_accuracy=None
             if joined is None
             else float(((joined > 0).float() + 0.5 * (joined == 0).float()).mean()),
+            preferred_loss=float(torch.cat(errors)[::2].mean()) if errors else None,
             fidelity_loss=total / count if count else None,
         )
 

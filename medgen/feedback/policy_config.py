@@ -89,10 +89,10 @@ class PolicyConfig(LoopConfig):
     held_out_percent: int = Field(default=15, ge=0, le=50)
     held_out_pairs: int = Field(default=64, ge=0)
     patience: PositiveInt = 3
-    fidelity_tolerance: float = Field(default=0.05, gt=0)
+    fidelity_tolerance: float = Field(default=0.02, gt=0)
     steps: PositiveInt = 200
     batch: PositiveInt = 32
-    lr: float = Field(default=3e-4, gt=0)
+    lr: float = Field(default=5e-4, gt=0)
     warmup: PositiveInt = 10
     decay_from: float = Field(default=0.5, ge=0, le=1)
     save_every: PositiveInt = 25

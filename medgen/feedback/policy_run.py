@@ -37,12 +37,14 @@ class PolicyCheck(Record):
 
     `preference_loss` is DPO's on held-out pairs (ln 2 for the base), `preference_accuracy` the
     share of them that the adapter tells apart better than the base (0.5 for the base),
-    `fidelity_loss` the denoising loss on held-out real images (or the log's own).
+    `preferred_loss` the denoising loss of the better images alone, which reward-weighted training
+    lowers, `fidelity_loss` the denoising loss on held-out real images (or the log's own).
     """
 
     step: int
     preference_loss: float | None = None
     preference_accuracy: float | None = None
+    preferred_loss: float | None = None
     fidelity_loss: float | None = None
 
 
@@ -116,8 +118,11 @@ class PolicyRun(TrainingRun):
         """What the best is chosen by: lower is better, infinite where fidelity is lost."""
         if not self._faithful(check):
             return math.inf
-        if check.preference_loss is not None:
-            return check.preference_loss
+        # Each objective by its own figure: DPO's loss grows with any adapter that moves far.
+        dpo = self.choices.method == "dpo"
+        figure = check.preference_loss if dpo else check.preferred_loss
+        if figure is not None:
+            return figure
         # With no prompt to spare, the longest training that keeps fidelity.
         return -float(check.step)
 
