@@ -117,9 +117,9 @@ def medgen(
 
 def main() -> None:
     """Entry point of the `medgen` script."""
-    # OpenMP's threads spin while they wait for each other; on a machine that is busy otherwise they
-    # wait for one that is not running, and drawing took 25 times as long. Read when torch loads.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # OpenMP's threads spin while they wait for each other; on a busy machine they wait for one that
+    # is not running. So they spin briefly (tests/bench/waiting_threads.py). Read when torch loads.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     app()
 
 

@@ -349,37 +349,6 @@ class Drawing(Record):
     adapter: str = ""
 
 
-class AdapterLineage(Record):
-    """What an adapter's folder says of itself (`adapter.json`).
-
-    `id` is a hash of its weights; `base` one of the weights it sits on, `log` one of the snapshot
-    of the feedback log it learned from (hex). `config` is the whole configuration of its training,
-    `metrics` what was measured on held-out prompts and images. `labels` counts the labels by
-    source, so that simulated ones are never taken for people's.
-    """
-
-    id: str = ""
-    base: str
-    log: str
-    method: str
-    step: int = Field(ge=0)
-    stopped: str = ""
-    labels: dict[str, int] = {}
-    config: dict[str, object] = {}
-    metrics: dict[str, float] = {}
-    notes: list[str] = []
-    medgen: str = ""
-
-
-class Promotion(Record):
-    """An adapter in use: its id, the weights it sits on, where it is kept, since when (UTC)."""
-
-    adapter: str
-    base: str
-    folder: str
-    promoted: str
-
-
 class ReadModality(Record):
     """What an image was read as, and with which probability."""
 

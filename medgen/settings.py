@@ -90,7 +90,10 @@ class Settings(BaseSettings):
         0, ge=0, description="Processor threads for torch; 0 means every core available."
     )
     micro_batch: int = Field(
-        4, ge=1, le=64, description="Images a sampling batch; fixed, so that bytes repeat."
+        2,
+        ge=1,
+        le=64,
+        description="Images a sampling batch; fixed, so that bytes repeat (datasets: 4 if unset).",
     )
     steps: int = Field(20, ge=2, le=1000, description="Sampling steps.")
     guidance_scale: float = Field(1.6, ge=1, le=30, description="Classifier-free guidance scale.")

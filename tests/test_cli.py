@@ -367,11 +367,11 @@ def test_a_group_without_a_command_explains_itself(group, capsys):
     assert "error" not in shown.err
 
 
-def test_threads_wait_passively_unless_the_user_says_otherwise(monkeypatch):
+def test_threads_spin_briefly_unless_the_user_says_otherwise(monkeypatch):
     seen = []
-    monkeypatch.setattr("medgen.cli.app", lambda: seen.append(os.environ["OMP_WAIT_POLICY"]))
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setattr("medgen.cli.app", lambda: seen.append(os.environ["GOMP_SPINCOUNT"]))
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     cli.main()
-    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "5")
     cli.main()
-    assert seen == ["PASSIVE", "ACTIVE"]
+    assert seen == ["10000", "5"]

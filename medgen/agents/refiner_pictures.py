@@ -67,7 +67,7 @@ def region(situation: Situation, told: Conditioning) -> Change:
 def steer(situation: Situation, told: Conditioning) -> Change:
     """Aim at what the verifier's classifier did not see as asked."""
     aims, actions = dict(told.aims), []
-    if not situation.steers or situation.plan.modality not in situation.rules.steer.modalities:
+    if not situation.steers:
         return told, []
     for finding in situation.critique.findings:
         action = f"steer {finding.finding}"

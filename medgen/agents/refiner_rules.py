@@ -57,12 +57,6 @@ class Region(Record):
     strength: float = Field(gt=0, le=1)
 
 
-class Steer(Record):
-    """In which modalities gradient guidance is used."""
-
-    modalities: list[str]
-
-
 class Memory(Record):
     """How many trials without improvement drop an action."""
 
@@ -87,7 +81,6 @@ class RefinerRules(Record):
     guidance: Guidance
     img2img: Renoising
     region: Region
-    steer: Steer
     memory: Memory
     recipes: list[Recipe] = Field(min_length=2)
 

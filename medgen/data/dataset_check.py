@@ -21,7 +21,7 @@ from pydantic import Field
 
 from medgen.data.check import ALIKE_TEXT, CHUNK, LISTED, likeness, look_alikes
 from medgen.data.dataset_folder import SPLITS, Dataset, open_dataset
-from medgen.data.dataset_merge import image_path
+from medgen.data.dataset_layout import settled_name
 from medgen.data.dataset_rows import PARQUET, TABLE, Row, read_manifest
 from medgen.data.dataset_stats import silent
 from medgen.data.exports.items import Progress
@@ -182,8 +182,9 @@ class _Checker:
         self.hashes.append(seen.alike)
 
     def _row_with_itself(self, row: Row) -> None:
-        if row.path != image_path(row):
-            self.report.fault("path", row.id, f"{row.path} should be {image_path(row)}")
+        place = settled_name(row.id, row.attempt, row.kept)
+        if row.path != place:
+            self.report.fault("path", row.id, f"{row.path} should be {place}")
         if not row.synthetic:
             self.report.fault(
                 "no synthetic mark", row.id, f"{row.id} is not marked in the manifest"

@@ -6,7 +6,6 @@ ids get a prefix. Memory: one short hash an image. Knows folders and manifests.
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import json
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from pydantic import Field
 
 from medgen.data.dataset_folder import ORIGIN, Dataset, open_dataset
+from medgen.data.dataset_layout import settled_name
 from medgen.data.dataset_rows import Row, write_manifest
 from medgen.data.dataset_stats import silent
 from medgen.data.exports.items import Item, Progress, slug
@@ -76,12 +76,8 @@ def merge(
     return merged
 
 
-def image_path(row: Row) -> str:
-    """Where an image of this id lies in a dataset's folder, POSIX."""
-    shard = hashlib.sha256(row.id.encode()).hexdigest()[:2]
-    if row.kept:
-        return f"images/{shard}/{row.id}.png"
-    return f"rejected/{shard}/{row.id}_{row.attempt}.png"
+def _place(row: Row) -> str:
+    return settled_name(row.id, row.attempt, row.kept)
 
 
 class _Copier:
@@ -100,7 +96,7 @@ class _Copier:
         for _, pairs in groupby(ordered, key=lambda pair: pair[1].id):
             for number, row in self._of_one_dataset(list(pairs)):
                 if self._copied(number, row):
-                    yield row.model_copy(update={"path": image_path(row)})
+                    yield row.model_copy(update={"path": _place(row)})
 
     def _stream(self, number: int) -> Iterator[tuple[int, Row]]:
         for row in self.datasets[number].rows():
@@ -133,7 +129,7 @@ class _Copier:
         if row.kept and short in self.seen:
             self.merged.repeated += 1
             return False
-        target = self.folder / image_path(row)
+        target = self.folder / _place(row)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
         if row.kept:

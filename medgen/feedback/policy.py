@@ -28,7 +28,7 @@ from medgen.feedback.policy_config import PolicyConfig
 from medgen.feedback.policy_data import PolicyBatch, PolicyData
 from medgen.feedback.policy_run import PolicyCheck, PolicyRun
 from medgen.feedback.preferences import Reward, read_preferences
-from medgen.generator.adapter import base_hash, read_lineage, write_adapter
+from medgen.generator.adapter import AdapterLineage, base_hash, read_lineage, write_adapter
 from medgen.generator.backends import BUNDLED
 from medgen.generator.compact import CompactGenerator
 from medgen.generator.training.adapters import (
@@ -39,7 +39,6 @@ from medgen.generator.training.adapters import (
 from medgen.generator.training.batches import Batch
 from medgen.generator.training.progress import LineReporter, Reporter
 from medgen.generator.training.session import make_accelerator, stop_signal
-from medgen.records import AdapterLineage
 
 PLACES = {"out", "cache", "log"}  # where things lie, which changes nothing of an adapter
 

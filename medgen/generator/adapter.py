@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -22,13 +22,35 @@ from torch import Tensor, nn
 from medgen.data.images import write_atomic
 from medgen.errors import BadInput
 from medgen.generator.checkpoints import writing_folder
-from medgen.records import AdapterLineage
+from medgen.records import Record
 
 WEIGHTS, CONFIG, LINEAGE = "adapter_model.safetensors", "adapter_config.json", "adapter.json"
 BASE_PARTS = ("unet", "conditions", "text_encoder")
 PREFIX = "base_model.model."
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 ID_DIGITS = 12
+
+
+class AdapterLineage(Record):
+    """What an adapter's folder says of itself (`adapter.json`).
+
+    `id` is a hash of its weights; `base` one of the weights it sits on, `log` one of the snapshot
+    of the feedback log it learned from (hex). `config` is the whole configuration of its training,
+    `metrics` what was measured on held-out prompts and images. `labels` counts the labels by
+    source, so that simulated ones are never taken for people's.
+    """
+
+    id: str = ""
+    base: str
+    log: str
+    method: str
+    step: int = Field(ge=0)
+    stopped: str = ""
+    labels: dict[str, int] = Field(default_factory=dict)
+    config: dict[str, object] = Field(default_factory=dict)
+    metrics: dict[str, float] = Field(default_factory=dict)
+    notes: list[str] = Field(default_factory=list)
+    medgen: str = ""
 
 
 def base_hash(folder: Path) -> str:

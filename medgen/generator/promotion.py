@@ -19,10 +19,19 @@ from medgen.data.images import write_atomic
 from medgen.errors import BadInput
 from medgen.generator.adapter import base_hash, read_lineage
 from medgen.generator.checkpoints import writing, writing_folder
-from medgen.records import Promotion, Record
+from medgen.records import Record
 from medgen.settings import settings
 
 REGISTRY = "promoted.json"
+
+
+class Promotion(Record):
+    """An adapter in use: its id, the weights it sits on, where it is kept, since when (UTC)."""
+
+    adapter: str
+    base: str
+    folder: str
+    promoted: str
 
 
 class Registry(Record):

@@ -78,26 +78,25 @@ class Steering:
         with torch.inference_mode(False), torch.enable_grad():
             latents = clean.clone().requires_grad_()
             images = self.decode(latents)
-            losses = self._losses(images, aims, draws)
-            (gradient,) = torch.autograd.grad(losses.sum(), latents)
+            (gradient,) = torch.autograd.grad(self._loss(images, aims, draws), latents)
         size = gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
         reach = STEP * math.sqrt(clean[0].numel())
         return clean - reach * torch.where(size > 0, gradient / size.clamp_min(1e-12), gradient)
 
-    def _losses(
+    def _loss(
         self, images: Tensor, aims: Sequence[Aims], draws: Sequence[torch.Generator]
     ) -> Tensor:
+        """How far all pictures are from their aims, together: each has its own gradient."""
         size = self.reader.size
         pixels = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
         views = torch.cat([_view(pixels, draws) for _ in range(VIEWS)])
         logits = self.reader.split(self.reader.net(views)[1])
         limit = math.log(SURE / (1 - SURE))
-        losses = images.new_zeros(len(views))
+        loss = 0.0 * views.sum()  # of pictures that aim at nothing
         for number in range(len(views)):
             for head, wanted in aims[number % len(aims)].items():
-                odds = self._odds(head, logits[head][number], wanted)
-                losses = losses + F.one_hot(torch.tensor(number), len(views)) * F.relu(limit - odds)
-        return losses
+                loss = loss + F.relu(limit - self._odds(head, logits[head][number], wanted))
+        return loss
 
     def _odds(self, head: str, logits: Tensor, wanted: Sequence[str]) -> Tensor:
         scaled = logits / self.reader.temperatures.get(head, 1.0)

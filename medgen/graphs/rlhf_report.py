@@ -26,11 +26,11 @@ from medgen.evaluation.paired import (
     fidelity_change,
 )
 from medgen.evaluation.tables import ImageTable, Row
-from medgen.generator.adapter import read_lineage
+from medgen.generator.adapter import AdapterLineage, read_lineage
 from medgen.graphs.rlhf_config import EvaluationStage, RoundConfig
 from medgen.graphs.rlhf_drawing import Progress, Task, listed
 from medgen.graphs.rlhf_watch import PLOT, WatchPoint, plot, watch
-from medgen.records import AdapterLineage, Record
+from medgen.records import Record
 
 if TYPE_CHECKING:
     from medgen.generator.training.progress import Reporter

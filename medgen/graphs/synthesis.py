@@ -45,6 +45,7 @@ from medgen.settings import Settings, settings
 
 Place = Literal["local", "ray"]
 BACKUP_SECONDS = 300.0
+BATCH = 4
 SPEC, PROMPTS, DATASET = "spec.yaml", "prompts.csv", "dataset.json"
 FORMAT = 1
 
@@ -132,8 +133,13 @@ class Job:
 
 
 def worker_options(options: Settings) -> Settings:
-    """A worker's settings: one thread unless the user set another number, so that bytes repeat."""
-    return options.model_copy(update={"threads": options.threads or 1})
+    """A worker's settings: one thread and larger batches, unless the user set other numbers.
+
+    Threads and batches are fixed so that bytes repeat; small batches suit single images, and
+    workers have many.
+    """
+    batch = options.micro_batch if "micro_batch" in options.model_fields_set else BATCH
+    return options.model_copy(update={"threads": options.threads or 1, "micro_batch": batch})
 
 
 def synthesize(

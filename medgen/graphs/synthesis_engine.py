@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from medgen.data.dataset_layout import image_name
 from medgen.errors import BadInput, MedgenError
 from medgen.graphs.collaborators import Collaborators
 from medgen.graphs.synthesis_cells import Cell, draws_control, task_seed
@@ -20,7 +21,7 @@ from medgen.graphs.synthesis_crew import Crew, Lost, Refused
 from medgen.graphs.synthesis_journal import Journal, TaskRow
 from medgen.graphs.synthesis_manifest import choose, few_words, place_turned_down
 from medgen.graphs.synthesis_spec import Spec
-from medgen.graphs.synthesis_store import Store, image_name
+from medgen.graphs.synthesis_store import Store
 from medgen.graphs.synthesis_tasks import Reasoned, Task, reason_about
 from medgen.graphs.synthesis_worker import Admission, Hello, Order, Report
 

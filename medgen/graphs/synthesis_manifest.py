@@ -14,14 +14,17 @@ from functools import lru_cache
 
 import numpy as np
 
+from medgen.data.dataset_layout import (
+    IMAGES,
+    REJECTED,
+    image_name,
+    rejected_name,
+    settled_name,
+)
 from medgen.data.dataset_rows import Row
 from medgen.graphs.synthesis_journal import SETTLED, Journal, TaskRow
 from medgen.graphs.synthesis_store import (
-    IMAGES,
-    REJECTED,
     Store,
-    image_name,
-    rejected_name,
 )
 from medgen.graphs.synthesis_tasks import Attempt, Reasoned
 from medgen.graphs.synthesis_worker import Hello
@@ -178,7 +181,7 @@ def _row(
     return Row(
         id=name,
         attempt=attempt.attempt,
-        path=image_name(name) if kept else rejected_name(name, attempt.attempt),
+        path=settled_name(name, attempt.attempt, kept),
         accepted=critique.accepted,
         reasons=reasons,
         modality=plan.modality,

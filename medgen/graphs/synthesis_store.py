@@ -7,33 +7,18 @@ one request. All names are POSIX and relative to the dataset. Knows files; not w
 from __future__ import annotations
 
 import errno
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from medgen.data.dataset_layout import shard
 from medgen.data.images import write_atomic
 from medgen.errors import BadInput, MedgenError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-IMAGES, REJECTED, WORK = "images", "rejected", ".work"
-
-
-def shard(task: str) -> str:
-    """The two first hex digits of the SHA-256 of a task's id: its images' folder."""
-    return hashlib.sha256(task.encode()).hexdigest()[:2]
-
-
-def image_name(task: str) -> str:
-    """Where a task's accepted image lies."""
-    return f"{IMAGES}/{shard(task)}/{task}.png"
-
-
-def rejected_name(task: str, attempt: int) -> str:
-    """Where a rejected candidate lies."""
-    return f"{REJECTED}/{shard(task)}/{task}_{attempt}.png"
+WORK = ".work"
 
 
 def work_name(task: str, attempt: int) -> str:

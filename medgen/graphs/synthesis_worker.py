@@ -20,15 +20,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from medgen.data.dataset_layout import image_name, rejected_name, settled_name
 from medgen.data.images import png_bytes, square
 from medgen.graphs.collaborators import Collaborators
 from medgen.graphs.run_folder import CANDIDATES
 from medgen.graphs.synthesis_spec import Spec
 from medgen.graphs.synthesis_store import (
     disk_is_full,
-    image_name,
     open_store,
-    rejected_name,
     work_name,
 )
 from medgen.graphs.synthesis_tasks import Attempt, Reasoned, Task, TaskRun
@@ -258,7 +257,7 @@ class Worker:
         for one in admission.earlier:
             name = work_name(task, one.attempt)
             if not self._store.exists(name):  # settled, but killed before the journal knew
-                name = image_name(task) if one.kept else rejected_name(task, one.attempt)
+                name = settled_name(task, one.attempt, one.kept)
             self._beside(folder, one.candidate.id, self._store.read(name))
         return folder
 

@@ -2,124 +2,32 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import pytest
+from refined import (
+    COMPOSED,
+    MODALITY,
+    PLAN,
+    RATIO,
+    drawn,
+    plan_next,
+    ratio_critique,
+    trial,
+    unseen_critique,
+)
 
-from medgen.agents.refiner import refine, trials_of_round
+from medgen.agents.refiner import trials_of_round
 from medgen.agents.refiner_rules import refiner_rules
 from medgen.agents.refiner_situation import Situation, measured
 from medgen.agents.refiner_words import response_gain
-from medgen.agents.state import Trial, noise_seed
-from medgen.data.images import load_image, save_synthetic_png
+from medgen.agents.state import noise_seed
 from medgen.knowledge.cards import finding_cards
 from medgen.records import (
-    Candidate,
     Conditioning,
     Correction,
     Critique,
     Finding,
-    Measurement,
-    Plan,
     Quality,
-    Sign,
 )
-
-MODALITY = "Chest X-ray"
-RATIO = "cardiothoracic_ratio"
-PLAN = Plan(
-    prompt="cardiomegaly, chest X-ray",
-    modality=MODALITY,
-    findings=[Finding(finding="cardiomegaly")],
-    signs=[Sign(finding="pneumonia", text="patchy airspace opacity")],
-)
-COMPOSED = Conditioning(
-    prompt="chest X-ray, enlarged heart", modality=MODALITY, structured={RATIO: 0.55}
-)
-
-
-def ratio_critique(value: float, target: float = 0.55, **more: object) -> Critique:
-    fine = value > 0.5
-    finding = Finding(
-        finding="cardiomegaly",
-        verdict="confirmed" if fine else "contradicted",
-        measurements=[Measurement(name=RATIO, value=value, check="segmenter")],
-    )
-    wrong = Correction(
-        finding="cardiomegaly", text="enlarge", quantity=RATIO, measured=value, target=target
-    )
-    fields: dict[str, object] = {
-        "findings": [finding],
-        "corrections": [] if fine else [wrong],
-        "accepted": fine,
-        "score": value,
-    }
-    return Critique.model_validate(fields | more)
-
-
-def unseen_critique(name: str, status: str = "present", **more: object) -> Critique:
-    fields: dict[str, object] = {
-        "findings": [Finding(finding=name, status=status, verdict="contradicted")],  # type: ignore[arg-type]
-        "accepted": False,
-        "score": 0.3,
-    }
-    return Critique.model_validate(fields | more)
-
-
-def drawn(
-    name: str,
-    critique: Critique,
-    *,
-    told: Conditioning = COMPOSED,
-    parent: str | None = None,
-    round_number: int = 1,
-    actions: list[str] | None = None,
-    control: bool = False,
-) -> Candidate:
-    return Candidate(
-        id=name,
-        round=round_number,
-        parent=parent,
-        image=f"/candidates/{name}.png",
-        conditioning=told,
-        actions=actions or [],
-        critique=critique,
-        control=control,
-    )
-
-
-def plan_next(
-    candidates: list[Candidate],
-    trials: list[Trial] | None = None,
-    *,
-    round_number: int = 2,
-    count: int = 2,
-    plan: Plan = PLAN,
-) -> list[Candidate]:
-    return refine(
-        plan,
-        COMPOSED,
-        candidates,
-        trials or [],
-        seed=7,
-        round_number=round_number,
-        count=count,
-        folder=Path("/candidates"),
-    )
-
-
-def trial(action: str, improved: bool, name: str = "x") -> Trial:
-    after = 0.4 if improved else 0.2
-    return Trial(
-        action=action,
-        candidate=name,
-        parent="a",
-        measure="score",
-        before=0.3,
-        after=after,
-        improved=improved,
-    )
 
 
 def test_a_number_moves_the_structured_condition_by_its_error() -> None:
@@ -286,17 +194,6 @@ def test_guidance_stays_within_bounds() -> None:
     assert planned.conditioning.guidance_scale == rules.guidance.high
 
 
-def test_img2img_starts_from_a_mostly_right_best_candidate_only() -> None:
-    rules = refiner_rules()
-    least = rules.img2img.least_score
-    good = [drawn("a", ratio_critique(0.47, score=least))]
-    starts = [one.conditioning.init_image for one in plan_next(good, count=len(rules.recipes))]
-    assert starts.count("/candidates/a.png") == 1
-    poor = [drawn("a", ratio_critique(0.47, score=least - 0.01))]
-    starts = [one.conditioning.init_image for one in plan_next(poor, count=len(rules.recipes))]
-    assert set(starts) == {None}
-
-
 def test_nothing_is_drawn_twice() -> None:
     mute = Critique(findings=[Finding(finding="x", verdict="abstain")], accepted=None)
     planned = plan_next([drawn("a", mute)], count=6)
@@ -372,90 +269,3 @@ def test_the_plan_and_the_users_prompt_are_never_touched() -> None:
     before = PLAN.model_dump_json()
     plan_next([drawn("a", unseen_critique("pneumonia"))], count=4)
     assert PLAN.model_dump_json() == before
-
-
-def read_critique(name: str, value: float, status: str = "present", **more: object) -> Critique:
-    read = Measurement(
-        name=f"probability of {name}", value=value, check="finding classifier (brain_tumor)"
-    )
-    return unseen_critique(name, status, **more).model_copy(
-        update={
-            "findings": [
-                Finding(finding=name, status=status, verdict="contradicted", measurements=[read])  # type: ignore[arg-type]
-            ]
-        }
-    )
-
-
-BRAIN = Plan(prompt="glioma, brain MRI", modality="Brain MRI", findings=[Finding(finding="glioma")])
-
-
-def test_what_a_classifier_did_not_see_is_steered_to() -> None:
-    first, *_ = plan_next([drawn("a", read_critique("glioma", 0.1))], plan=BRAIN)
-    assert first.conditioning.aims == {"brain_tumor": ["glioma"]}
-    assert "steer glioma: towards glioma (read at 0.10)" in first.actions
-
-
-def test_what_was_seen_though_absent_is_steered_away_from() -> None:
-    first, *_ = plan_next([drawn("a", read_critique("glioma", 0.9, "absent"))], plan=BRAIN)
-    assert set(first.conditioning.aims["brain_tumor"]) == {
-        "meningioma",
-        "pituitary tumor",
-        "no brain tumor",
-    }
-
-
-def test_what_no_classifier_measured_is_not_steered() -> None:
-    planned = plan_next([drawn("a", unseen_critique("glioma"))], plan=BRAIN, count=5)
-    assert all(not one.conditioning.aims for one in planned)
-
-
-def test_the_region_at_fault_alone_is_drawn_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    heart = np.zeros((256, 256), bool)
-    heart[100:200, 80:180] = True
-    asked = []
-
-    def region(image: np.ndarray, quantity: str) -> np.ndarray:
-        asked.append((image.shape, quantity))
-        return heart
-
-    monkeypatch.setattr("medgen.agents.refiner_pictures.region_at_fault", region)
-    parent = drawn("a", ratio_critique(0.47))
-    picture = tmp_path / "candidates" / "a.png"
-    save_synthetic_png(picture, np.zeros((256, 256, 3), np.uint8))
-    parent = parent.model_copy(update={"image": str(picture)})
-    recipes = refiner_rules().recipes
-    place = next(n for n, recipe in enumerate(recipes) if "region" in recipe.actions)
-    told = plan_next([parent], count=len(recipes))[place].conditioning
-    assert asked == [((256, 256, 3), RATIO)]
-    assert told.init_image == str(picture)
-    assert told.strength == refiner_rules().region.strength
-    mask = np.asarray(load_image(told.mask_image or ""))[..., 0] > 0
-    assert np.array_equal(mask, heart)
-    assert told.structured[RATIO] > COMPOSED.structured[RATIO]  # type: ignore[operator]
-
-
-def test_a_generator_that_cannot_be_steered_is_not_told_to() -> None:
-    (first,) = refine(
-        BRAIN,
-        COMPOSED,
-        [drawn("a", read_critique("glioma", 0.1))],
-        [],
-        seed=7,
-        round_number=2,
-        count=1,
-        folder=Path("/candidates"),
-        steers=False,
-    )
-    assert first.conditioning.aims == {}
-
-
-def test_where_steering_misled_it_is_not_used() -> None:
-    scan = Plan(prompt="x", modality="Chest CT", findings=[Finding(finding="lung adenocarcinoma")])
-    read = Measurement(name="probability", value=0.1, check="finding classifier (ct_histology)")
-    finding = Finding(finding="lung adenocarcinoma", verdict="contradicted", measurements=[read])
-    critique = unseen_critique("lung adenocarcinoma").model_copy(update={"findings": [finding]})
-    planned = plan_next([drawn("a", critique)], plan=scan, count=5)
-    assert all(not one.conditioning.aims for one in planned)

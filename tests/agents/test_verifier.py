@@ -12,6 +12,7 @@ from medgen.agents.verifier.checks import CardiothoracicCheck, OpacityCheck, Rea
 from medgen.agents.verifier.panel import judge, pool
 from medgen.errors import BadInput
 from medgen.measure.chest import ChestMeasurement
+from medgen.measure.reader import bundled_reader
 from medgen.records import Finding, Measurement, Plan
 
 CHECKS = [CardiothoracicCheck(), OpacityCheck(), ReaderCheck()]
@@ -247,3 +248,14 @@ def test_panel_says_which_checks_cover_a_finding(panel) -> None:
     assert panel.covers("Chest X-ray", "cardiomegaly") == ["cardiothoracic ratio"]
     assert panel.covers("Chest X-ray", "pneumonia") == ["lung opacity", "finding classifier"]
     assert panel.covers("OCT", "cardiomegaly") == []
+
+
+def test_a_panel_with_other_limits_or_members_is_another_panel() -> None:
+    reader = bundled_reader()
+    panels = [
+        Panel(reader, []),
+        Panel(reader, [], "strict"),
+        Panel(reader, [CardiothoracicCheck()]),
+    ]
+    assert len({panel.fingerprint for panel in panels}) == len(panels)
+    assert Panel(reader, []).fingerprint == panels[0].fingerprint

@@ -9,12 +9,14 @@ candidate. Cost is counted in evaluations of the U-Net on one picture: steps x b
 is steered counts two more for its pass back. Agreement: what was asked is seen (or, for what was
 denied, not seen) by evaluation's reader from 0.5, or its segmenter's cardiothoracic ratio is on the
 asked side of 0.50; a picture read as another modality or that cannot be measured disagrees.
-Intervals: 95 %, bootstrap over prompts, 2,000 draws.
+Intervals: 95 %, bootstrap over requests (what is told when composed: wordings of one finding are one
+request), 2,000 draws.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import tempfile
 import time
@@ -26,7 +28,7 @@ import yaml
 
 from medgen.agents import composer, refiner, retriever, selector
 from medgen.agents.state import noise_seed
-from medgen.data.images import save_synthetic_png
+from medgen.data.images import load_image, save_synthetic_png
 from medgen.evaluation.chest import cardiothoracic_ratios
 from medgen.evaluation.reader import read
 from medgen.generator.steering import LAST_TIME
@@ -84,8 +86,13 @@ class Case:
         return best is not None and best.accepted is True
 
 
-def loops(cases: list[Case], draws: Draws) -> dict[str, dict[str, list[bool]]]:
-    """Run the loop of all cases side by side; what each action did, by its name."""
+def own_seed(prompt: str, seed: int) -> int:
+    """Other noise for each prompt: wordings of one finding are told alike, and drew one image."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{prompt}".encode()).digest()[:4], "big")
+
+
+def loops(cases: list[Case], draws: Draws) -> list[dict]:
+    """Run the loop of all cases side by side; what each action did."""
     first = [(c.plan, c.candidate("loop", n, c.composed, n)) for c in cases for n in range(2)]
     draws.draw(first)
     trials: dict[int, list] = defaultdict(list)
@@ -103,13 +110,7 @@ def loops(cases: list[Case], draws: Draws) -> dict[str, dict[str, list[bool]]]:
             draws.draw(planned)
         for index, case in open_cases:
             trials[index] += refiner.trials_of_round(case.arms["loop"], number)
-    effects: dict[str, dict[str, list[bool]]] = {}
-    for one in (one for own in trials.values() for one in own):
-        effects.setdefault(one.action.split(" ")[0], {}).setdefault(one.measure.split(" ")[0], [])
-        effects[one.action.split(" ")[0]][one.measure.split(" ")[0]].append(
-            (one.before, one.after, one.improved)  # type: ignore[arg-type]
-        )
-    return effects
+    return [one.model_dump(mode="json") for own in trials.values() for one in own]
 
 
 def best_of_n(cases: list[Case], draws: Draws) -> None:
@@ -158,49 +159,66 @@ def interval(values: np.ndarray, groups: np.ndarray) -> list[float]:
     return [round(float(v), 3) for v in np.percentile(means, [2.5, 97.5])]
 
 
-def report(cases: list[Case], draws: Draws, effects: dict) -> dict:
-    """Agreement, acceptance and cost of each arm, and the loop against the best of n."""
-    from medgen.data.images import load_image
-
-    rows: list[dict] = []
-    for case in cases:
-        scores = {}
-        for arm in ARMS:
-            best = selector.rank(case.arms[arm])[0]
-            scores[arm] = agreement(case.plan, np.array(load_image(best.image)))
-        if None not in scores.values():
-            rows.append({"case": case, **scores})
-    groups = np.array([row["case"].prompt for row in rows])
-    told: dict = {"cases": len(cases), "judged": len(rows), "arms": {}, "by modality": {}}
-    for arm in ARMS:
-        values = np.array([row[arm] for row in rows])
-        told["arms"][arm] = {
-            "agreement": round(float(values.mean()), 3),
-            "interval": interval(values, groups),
-            "accepted": round(float(np.mean([c.settled(arm) for c in cases])), 3),
-            "cost": round(float(np.mean([
-                sum(draws.cost(one.conditioning) for one in c.arms[arm]) for c in cases
-            ])), 1),
-        }  # fmt: skip
-    gains = np.array([row["loop"] - row["best of n"] for row in rows])
-    told["loop - best of n"] = [round(float(gains.mean()), 3), *interval(gains, groups)]
-    modalities = np.array([row["case"].plan.modality for row in rows])
-    for modality in np.unique(modalities):
-        inside = [row for row, own in zip(rows, modalities == modality, strict=True) if own]
-        told["by modality"][str(modality)] = {
-            arm: round(float(np.mean([row[arm] for row in inside])), 3) for arm in ARMS
-        }
-    told["actions"] = {
-        f"{name}, {measure}": {
-            "tried": len(values),
-            "improved": round(float(np.mean([v[2] for v in values])), 3),
-            "mean before": round(float(np.mean([v[0] for v in values])), 3),
-            "mean after": round(float(np.mean([v[1] for v in values])), 3),
-        }
-        for name, by in effects.items()
-        for measure, values in by.items()
+def told_of(case: Case, draws: Draws) -> dict:
+    """A case as a row: what was asked, and each arm's agreement, acceptance and cost."""
+    row: dict = {
+        "prompt": case.prompt,
+        "asked": case.composed.prompt,
+        "modality": case.plan.modality,
+        "seed": case.seed,
     }
-    told["seconds"] = {key: round(value) for key, value in draws.seconds.items()}
+    for arm in ARMS:
+        best = selector.rank(case.arms[arm])[0]
+        row[arm] = {
+            "agreement": agreement(case.plan, np.array(load_image(best.image))),
+            "accepted": case.settled(arm),
+            "cost": sum(draws.cost(one.conditioning) for one in case.arms[arm]),
+        }
+    return row
+
+
+def report(rows: list[dict], trials: list[dict], seconds: dict[str, float]) -> dict:
+    """Means of each arm with intervals, and the loop against the best of n."""
+    judged = [row for row in rows if all(row[arm]["agreement"] is not None for arm in ARMS)]
+    groups = np.array([f"{row['modality']}: {row['asked']}" for row in judged])
+    told: dict = {
+        "cases": len(rows), "judged": len(judged), "requests": len(set(groups)), "arms": {}
+    }  # fmt: skip
+    by = {arm: np.array([row[arm]["agreement"] for row in judged]) for arm in ARMS}
+    for arm in ARMS:
+        told["arms"][arm] = {
+            "agreement": round(float(by[arm].mean()), 3),
+            "interval": interval(by[arm], groups),
+            "accepted": round(float(np.mean([row[arm]["accepted"] for row in rows])), 3),
+            "cost": round(float(np.mean([row[arm]["cost"] for row in rows])), 1),
+        }
+    for arm in ("composed", "best of n"):
+        gains = by["loop"] - by[arm]
+        told[f"loop - {arm}"] = [round(float(gains.mean()), 3), *interval(gains, groups)]
+    modalities = np.array([row["modality"] for row in judged])
+    told["by modality"] = {
+        str(modality): {
+            "judged": int((modalities == modality).sum()),
+            **{arm: round(float(by[arm][modalities == modality].mean()), 3) for arm in ARMS},
+        }
+        for modality in np.unique(modalities)
+    }
+    kinds = sorted({(one["action"].split(" ")[0], one["measure"].split(" ")[0]) for one in trials})
+    told["actions"] = {}
+    for action, measure in kinds:
+        own = [
+            one
+            for one in trials
+            if one["action"].startswith(action) and one["measure"].startswith(measure)
+        ]
+        told["actions"][f"{action}, {measure}"] = {
+            "tried": len(own),
+            **{
+                name: round(float(np.mean([one[name] for one in own])), 3)
+                for name in ("improved", "before", "after")
+            },
+        }
+    told["seconds"] = {key: round(value) for key, value in seconds.items()}
     return told
 
 
@@ -213,8 +231,13 @@ def main() -> None:
     options.add_argument("--seeds", type=int, default=2)
     options.add_argument("--first-seed", type=int, default=0)
     options.add_argument("--without", nargs="*", default=[], help="actions of the refiner left out")
-    options.add_argument("--out", type=Path, required=True)
+    options.add_argument("--out", type=Path)
+    options.add_argument("--join", type=Path, nargs="+", help="report on what runs wrote to --out")
     given = options.parse_args()
+    if given.join:
+        return join(given.join)
+    if given.out is None:
+        options.error("give --out FILE.json, or --join FILES")
     prompts = yaml.safe_load(given.prompts.read_text(encoding="utf-8"))[given.set]
     for name in given.without:
         refiner.ACTIONS[name] = lambda situation, told: (told, [])
@@ -228,16 +251,28 @@ def main() -> None:
             typed = composer.control(Request(prompt=prompt), plan)
             for seed in range(given.first_seed, given.first_seed + given.seeds):
                 at = Path(folder) / f"{place}-{seed}" / "candidates"
-                case = Case(seed, plan, composed, at)
+                case = Case(own_seed(prompt, seed), plan, composed, at)
                 case.candidate("typed", 0, typed, 0)
                 case.candidate("composed", 0, composed, 0)
                 cases.append(case)
         draws.draw([(c.plan, c.arms[arm][0]) for c in cases for arm in ("typed", "composed")])
-        effects = loops(cases, draws)
+        trials = loops(cases, draws)
         best_of_n(cases, draws)
-        told = report(cases, draws, effects)
-    given.out.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(told, indent=1))
+        rows = [told_of(case, draws) for case in cases]
+    kept = {"rows": rows, "trials": trials, "seconds": dict(draws.seconds)}
+    given.out.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(report(**kept), indent=1))
+
+
+def join(files: list[Path]) -> None:
+    """Report on several runs together."""
+    runs = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    seconds: dict[str, float] = defaultdict(float)
+    for run in runs:
+        for key, value in run["seconds"].items():
+            seconds[key] += value
+    rows, trials = ([one for run in runs for one in run[key]] for key in ("rows", "trials"))
+    print(json.dumps(report(rows, trials, seconds), indent=1))
 
 
 if __name__ == "__main__":

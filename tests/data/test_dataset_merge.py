@@ -81,14 +81,14 @@ def test_splits_are_left_behind_and_that_is_said(two, tmp_path):
 
 def _renamed(folder, target):
     """The dataset with the ids of prefix "y" called "x"."""
-    from medgen.data.dataset_merge import image_path
+    from medgen.data.dataset_layout import settled_name
     from medgen.data.dataset_rows import write_manifest
 
     target.mkdir()
     rows = []
     for row in read_rows(folder):
         named = row.model_copy(update={"id": row.id.replace("y", "x", 1)})
-        named = named.model_copy(update={"path": image_path(named)})
+        named = named.model_copy(update={"path": settled_name(named.id, named.attempt, named.kept)})
         (target / named.path).parent.mkdir(parents=True, exist_ok=True)
         (target / named.path).write_bytes((folder / row.path).read_bytes())
         rows.append(named)

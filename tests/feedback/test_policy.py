@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 from policies import policy, rating_of, squares_log, tiny_generator
+from run_samples import Told
 
 from medgen.errors import BadInput, MedgenError
 from medgen.feedback.log import FeedbackLog
@@ -17,20 +18,6 @@ from medgen.feedback.preferences import held_out_prompts, read_preferences
 from medgen.feedback.records import Pair
 from medgen.generator.adapter import base_hash, read_lineage
 from medgen.generator.checkpoints import read_state
-
-
-class Told:
-    """A reporter that keeps what it hears, and may stop the training."""
-
-    def __init__(self, at=lambda progress: None):
-        self.lines, self.steps, self.at = [], [], at
-
-    def say(self, text):
-        self.lines.append(text)
-
-    def step(self, progress):
-        self.steps.append(progress)
-        self.at(progress)
 
 
 @pytest.fixture(scope="module")

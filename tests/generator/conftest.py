@@ -1,14 +1,10 @@
 """Drawn pictures as a table, and a configuration that trains on them in seconds."""
 
 import csv
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 from medgen.data.splits import is_validation
 from medgen.generator.autoencoder import CompactAutoencoder

@@ -9,13 +9,19 @@ import torch
 
 from medgen.errors import BadInput
 from medgen.generator import promotion
-from medgen.generator.adapter import base_hash, merge_adapter, read_lineage, write_adapter
+from medgen.generator.adapter import (
+    AdapterLineage,
+    base_hash,
+    merge_adapter,
+    read_lineage,
+    write_adapter,
+)
 from medgen.generator.backends import BUNDLED, chosen_adapter, load_generator
 from medgen.generator.compact import CompactGenerator
 from medgen.generator.training.adapters import adapter_weights, add_adapter
 from medgen.generator.unet import MedicalUNet, build_unet
 from medgen.graphs.setup import current_setup, settings_of
-from medgen.records import AdapterLineage, Conditioning
+from medgen.records import Conditioning
 from medgen.settings import Settings, settings
 
 TARGETS = ["to_q", "to_v", r"to_out\.0", "conv1", "conv_out"]

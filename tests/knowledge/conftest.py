@@ -1,11 +1,6 @@
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 from medgen.knowledge.cases import CaseIndex
 from medgen.knowledge.store import KnowledgeStore

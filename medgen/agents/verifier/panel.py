@@ -108,8 +108,11 @@ class Panel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """First 16 hex digits of the SHA-256 over its weights, cards and rules."""
-        digest = hashlib.sha256()
+        """First 16 hex digits of the SHA-256 over its weights, cards, rules, limits and members."""
+        digest = hashlib.sha256(self._limits.model_dump_json().encode())
+        digest.update(
+            "\n".join([*(check.name for check in self._checks), self._aligner or ""]).encode()
+        )
         for folder in MADE_OF:
             for path in sorted(folder.rglob("*")):
                 if path.suffix in KINDS:
