@@ -9,8 +9,8 @@ candidate. Cost is counted in evaluations of the U-Net on one picture: steps x b
 is steered counts two more for its pass back. Agreement: what was asked is seen (or, for what was
 denied, not seen) by evaluation's reader from 0.5, or its segmenter's cardiothoracic ratio is on the
 asked side of 0.50; a picture read as another modality or that cannot be measured disagrees.
-Intervals: 95 %, bootstrap over requests (what is told when composed: wordings of one finding are one
-request), 2,000 draws.
+Intervals: 95 %, bootstrap over requests (what is told when composed: wordings of one finding are
+one request), 2,000 draws.
 """
 
 from __future__ import annotations
