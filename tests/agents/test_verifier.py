@@ -104,15 +104,29 @@ def test_uncertain_and_unknown_findings_abstain() -> None:
 
 def densities(population):
     card = opacity_card().populations[population]
-    if not card.measurable:
-        pytest.skip(f"opacity is not judged on films of {population}s")
     return card.opaque_from + 0.15, max(0.0, card.clear_to - 0.1)
 
 
-@pytest.mark.parametrize("population", ["adult", "child"])
-def test_opacity_on_the_asked_side_is_confirmed_and_on_the_other_contradicted(population) -> None:
-    dense, clear = densities(population)
-    finding, plan = chest_plan("consolidation", side="right", age_group=population)
+def test_opacity_of_adults_speaks_of_sides_and_not_of_presence() -> None:
+    dense, clear = densities("adult")
+    for finding, plan in (
+        chest_plan("consolidation", age_group="adult"),
+        chest_plan("consolidation", side="bilateral", age_group="adult"),
+        chest_plan("clear lungs", age_group="adult"),
+    ):
+        judged = judge(Seen(right=dense, left=dense), finding, plan, CHECKS)
+        assert judged.finding.verdict == "abstain"
+        assert any("nih_64" in reason for reason in judged.abstentions)
+    finding, plan = chest_plan("consolidation", side="right", age_group="adult")
+    assert judge(Seen(right=dense, left=clear), finding, plan, CHECKS).finding.verdict == "abstain"
+    wrong = judge(Seen(right=clear, left=dense), finding, plan, CHECKS)
+    assert wrong.finding.verdict == "contradicted"
+    assert [c.quantity for c in wrong.corrections] == ["opacity_left"]
+
+
+def test_opacity_on_the_asked_side_is_confirmed_and_on_the_other_contradicted() -> None:
+    dense, clear = densities("child")
+    finding, plan = chest_plan("consolidation", side="right", age_group="child")
     right = judge(Seen(right=dense, left=clear), finding, plan, CHECKS)
     assert right.finding.verdict == "confirmed"
     assert {m.name for m in right.finding.measurements} == {"opacity_right", "opacity_left"}
@@ -125,12 +139,12 @@ def test_opacity_on_the_asked_side_is_confirmed_and_on_the_other_contradicted(po
 
 
 def test_bilateral_needs_both_and_absence_needs_neither() -> None:
-    dense, clear = densities("adult")
-    finding, plan = chest_plan("consolidation", side="bilateral", age_group="adult")
+    dense, clear = densities("child")
+    finding, plan = chest_plan("consolidation", side="bilateral", age_group="child")
     assert judge(Seen(right=dense, left=clear), finding, plan, CHECKS).finding.verdict == (
         "contradicted"
     )
-    finding, plan = chest_plan("consolidation", status="absent", age_group="adult")
+    finding, plan = chest_plan("consolidation", status="absent", age_group="child")
     assert judge(Seen(right=clear, left=clear), finding, plan, CHECKS).finding.verdict == (
         "confirmed"
     )

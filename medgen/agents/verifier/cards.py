@@ -103,7 +103,11 @@ class Rules(Record):
 
 
 class PopulationOpacity(Record):
-    """How lung opacity tells opaque from clear lungs on films of one population."""
+    """How lung opacity tells opaque from clear lungs on films of one population.
+
+    `side_accuracy` is the share of films whose outlined lung is the denser one; where presence is
+    not measurable that is all that opacity may speak of.
+    """
 
     measurable: bool
     reason: str | None
@@ -114,6 +118,7 @@ class PopulationOpacity(Record):
     opaque_target: float
     clear_target: float
     weight: float
+    side_accuracy: float
     accuracy: str
 
 

@@ -172,16 +172,19 @@ class OpacityCheck:
         return modality == "Chest X-ray" and finding in rules().opacity.opaque
 
     def judge(self, evidence: Evidence, finding: Finding, plan: Plan) -> Measured | Abstain:
-        """Compare each lung's density with films of the same population, with and without."""
+        """Compare each lung's density with films of the same population, with and without.
+
+        Where density does not tell presence, only the asked side is compared with the other.
+        """
         population = evidence.population(plan)
         card = opacity_card().populations[population]
-        if not card.measurable:
+        opaque = rules().opacity.opaque[finding.finding] == (finding.status == "present")
+        if not card.measurable and not (opaque and finding.side in ("right", "left")):
             return Abstain(self.name, card.reason or "not measurable")
         measured = evidence.chest
         right, left = measured.opacity_right, measured.opacity_left
         if right is None or left is None:
             return Abstain(self.name, measured.reason or "lungs not found")
-        opaque = rules().opacity.opaque[finding.finding] == (finding.status == "present")
         values = {"right": right, "left": left}
         sides: list[str] = [s for s in values if finding.side in (s, "bilateral", None)]
         chance = {side: float(expit(card.intercept + card.slope * v)) for side, v in values.items()}
@@ -197,7 +200,7 @@ class OpacityCheck:
                 name=f"opacity_{side}",
                 value=round(value, 4),
                 unit="0 air - 1 soft tissue",
-                expected=expected if side in sides else None,
+                expected=expected if side in sides and card.measurable else None,
                 check=self.name,
                 accuracy=card.accuracy,
             )
@@ -208,7 +211,8 @@ class OpacityCheck:
         if opaque and finding.side in ("right", "left"):
             other = "left" if finding.side == "right" else "right"
             excess = values[other] - values[finding.side]
-            if excess > rules().opacity.wrong_side and chance[other] > probability:
+            denser = excess > rules().opacity.wrong_side
+            if denser and (not card.measurable or chance[other] > probability):
                 probability = min(probability, 1 - chance[other])
                 corrections.append(
                     Correction(
@@ -221,6 +225,9 @@ class OpacityCheck:
                         target=card.clear_target,
                     )
                 )
+            if not card.measurable:
+                probability = 1 - card.side_accuracy if denser else card.side_accuracy
+                return Measured(measurements, probability, card.weight, corrections, necessary=True)
         if probability < rules().confirm:
             corrections += self._corrections(finding, values, sides, opaque, card, asked)
         unspecific = finding.status == "present" and finding.finding in rules().opacity.unspecific
