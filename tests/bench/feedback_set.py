@@ -1,13 +1,16 @@
 """A feedback log made by the product itself: drawn, verified, and rated by simulated raters.
 
     python tests/bench/feedback_set.py --out ../lab/feedback_set [--rater FOLDER] [--steps 10]
+    python tests/bench/feedback_set.py --out ../lab/steered_set --steered
 
 Every prompt (three modalities, own wordings) gets the control and three composed candidates, the
-first round of an agent run. No person rates: the raters are evaluation's reader and segmenter and,
-with --rater, one more reader (a folder of medgen.measure.train_reader with its card), all with
-source "simulated"; the verifier's own score is logged with source "verifier". Nothing is picked. A
-stopped run goes on: runs that the log has are not drawn again, and only rated by raters that have
-not rated them.
+first round of an agent run. With --steered (four modalities, findings that a classifier reads) it
+gets four composed candidates and the same four, noise and all, steered towards what was asked. No
+person rates: the raters are evaluation's reader and segmenter, with --steered the verifier's
+classifier with its audit set aside, and with --rater one more reader (a folder of
+medgen.measure.train_reader with its card), all with source "simulated"; the verifier's own score is
+logged with source "verifier". Nothing is picked. A stopped run goes on: runs that the log has are
+not drawn again, and only rated by raters that have not rated them.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import yaml
 from medgen.agents import composer, selector
 from medgen.agents.state import candidate_id, noise_seed
 from medgen.agents.verifier import Panel
+from medgen.agents.verifier.cards import reader_card
 from medgen.data.images import load_square, pixel_sha256, save_synthetic_png
 from medgen.evaluation import chest, reader
 from medgen.evaluation.asked import CHEST_FILM, asked, asked_side, stated
@@ -32,12 +36,14 @@ from medgen.feedback.log import FeedbackLog
 from medgen.feedback.records import LoggedCandidate, LoggedRun, Rating
 from medgen.generator.backends import load_generator
 from medgen.graphs.generate import conditioning_of
-from medgen.measure.reader import POPULATION, Reader, finding_probability
+from medgen.measure.reader import POPULATION, Reader, bundled_reader, finding_probability
+from medgen.measure.reader import WEIGHTS as BUNDLED_READER
 from medgen.records import Candidate, Plan, Request
 from medgen.settings import settings
 
 EVALUATION = "simulated: evaluation's reader and segmenter"
 THIRD = "simulated: a reader of its own"
+CLASSIFIER = "simulated: the verifier's classifier, audit set aside"
 VERIFIER = "verifier: panel score"
 CUTS = (0.12, 0.38, 0.62, 0.88)  # log-odds of about -2, -0.5, 0.5, 2: ratings 1 to 5
 SOFTNESS = {"ratio": 0.02, "side": 0.05}  # of a measured difference, for a probability
@@ -50,6 +56,8 @@ WORDINGS = {
                   "MRI of the head, {}", "magnetic resonance image of the brain: {}"),
     "Fundus": ("{}, fundus photograph", "fundus: {}", "retinal photograph with {}",
                "color fundus image, {}", "fundus photo of an eye with {}"),
+    "Chest CT": ("{}, chest CT", "chest CT: {}", "axial CT of the chest with {}",
+                 "CT slice of the thorax, {}", "computed tomography of the chest: {}"),
 }  # fmt: skip
 FINDINGS = {
     "Chest X-ray": (
@@ -71,13 +79,20 @@ FINDINGS = {
         "normal left eye", "cataract in a man",
     ),
 }  # fmt: skip
+STEERED = {
+    "Chest X-ray": ("viral pneumonia in a child", "bacterial pneumonia in a child",
+                    "normal chest in a child"),
+    "Brain MRI": ("glioma", "meningioma", "pituitary tumor", "no tumor"),
+    "Fundus": ("cataract", "no cataract", "glaucoma", "normal fundus"),
+    "Chest CT": ("lung adenocarcinoma", "squamous cell lung carcinoma"),
+}  # fmt: skip
 
 
-def prompts() -> Iterator[tuple[str, str]]:
+def prompts(findings: dict[str, tuple[str, ...]]) -> Iterator[tuple[str, str]]:
     """(modality, prompt), modalities in turn, so that a stopped run is a smaller set of the mix."""
     own = [
         [(modality, wording.format(finding)) for wording in WORDINGS[modality] for finding in names]
-        for modality, names in FINDINGS.items()
+        for modality, names in findings.items()
     ]
     for row in itertools.zip_longest(*own):
         yield from (one for one in row if one is not None)
@@ -91,12 +106,12 @@ def logistic(difference: float, scale: float) -> float:
     return 1 / (1 + math.exp(-max(min(difference / scale, 30), -30)))
 
 
-class ThirdReader:
-    """A reader of no other use, judging as evaluation's reader does, with its own card."""
+class OtherReader:
+    """A reader that judges as evaluation's does, by its own card."""
 
-    def __init__(self, folder: Path) -> None:
-        self.reader = Reader.load(folder)
-        self.card = yaml.safe_load((folder / "card.yaml").read_text(encoding="utf-8"))["findings"]
+    def __init__(self, network: Reader, card: Path) -> None:
+        self.reader = network
+        self.card = yaml.safe_load(card.read_text(encoding="utf-8"))["findings"]
 
     def read(self, images: np.ndarray) -> list[reader.Reading]:
         readings = []
@@ -181,6 +196,48 @@ def first_round(number: int, request: Request, folder: Path, steps: int) -> tupl
     return plan, candidates
 
 
+def aims_of(plan: Plan) -> dict[str, list[str]]:
+    """Heads of the verifier's reader and the classes that show what was asked."""
+    heads = {head.name: head.classes for head in bundled_reader().heads}
+    aims = {}
+    for finding in plan.findings:
+        for entry in reader_card().findings.get(plan.modality, {}).get(finding.finding, []):
+            if entry.population in (None, plan.age_group or "adult"):
+                wanted = list(entry.shows)
+                if finding.status == "absent":
+                    wanted = [name for name in heads[entry.head] if name not in wanted]
+                aims[entry.head] = wanted
+    return aims
+
+
+def steered_pairs(
+    number: int, request: Request, folder: Path, steps: int
+) -> tuple[Plan, list[Candidate]]:
+    """Plan and undrawn candidates: composed, and each again on its noise, steered."""
+    plan, composed = conditioning_of(request, raw=False)
+    aims = aims_of(plan)
+    if not aims:
+        raise SystemExit(f"no classifier reads what {request.prompt!r} asks for")
+    candidates = []
+    for k in range(PER_PROMPT):
+        told = composed.model_copy(
+            update={"seed": noise_seed(request.seed, 0, 1, k), "steps": steps}
+        )
+        first, second = candidate_id(0, 1, k), candidate_id(0, 2, k)
+        at = folder / f"set-{number:04d}"
+        candidates.append(
+            Candidate(id=first, round=1, image=str(at / f"{first}.png"), conditioning=told)
+        )
+        candidates.append(
+            Candidate(
+                id=second, round=2, parent=first, image=str(at / f"{second}.png"),
+                conditioning=told.model_copy(update={"aims": aims}),
+                actions=["steer", "same noise"],
+            )
+        )  # fmt: skip
+    return plan, candidates
+
+
 def label(
     candidates: list[LoggedCandidate], plan: Plan, raters: dict[str, object], images: np.ndarray
 ) -> list[Rating]:
@@ -212,6 +269,7 @@ def main() -> None:
     arguments.add_argument("--steps", type=int, default=10)
     arguments.add_argument("--seed", type=int, default=700)
     arguments.add_argument("--most", type=int, help="at most so many prompts")
+    arguments.add_argument("--steered", action="store_true", help="each again, steered")
     given = arguments.parse_args()
     out = given.out.resolve()
     log = FeedbackLog(out / "feedback.sqlite")
@@ -219,16 +277,19 @@ def main() -> None:
     generator, panel = load_generator(settings()), Panel.load()
     raters: dict[str, object] = {EVALUATION: reader}
     if given.rater is not None:
-        raters[THIRD] = ThirdReader(given.rater)
+        raters[THIRD] = OtherReader(Reader.load(given.rater), given.rater / "card.yaml")
+    if given.steered:
+        raters[CLASSIFIER] = OtherReader(bundled_reader(), BUNDLED_READER / "card.yaml")
     for name, one in raters.items():
         label_later(log, name, one)
-    listed = list(itertools.islice(prompts(), given.most))
+    findings, planned = (STEERED, steered_pairs) if given.steered else (FINDINGS, first_round)
+    listed = list(itertools.islice(prompts(findings), given.most))
     for number, (modality, prompt) in enumerate(listed):
         run = f"set-{number:04d}"
         if run in known:
             continue
         request = Request(prompt=prompt, modality=modality, seed=given.seed + number, candidates=4)
-        plan, candidates = first_round(number, request, out / "images", given.steps)
+        plan, candidates = planned(number, request, out / "images", given.steps)
         pictures = generator.sample([one.conditioning for one in candidates])
         for one, pixels in zip(candidates, pictures, strict=True):
             save_synthetic_png(one.image, pixels, {"Prompt": prompt})
