@@ -242,6 +242,7 @@ def train_policy(
         raters=config.raters,
         modalities=config.modalities or base.modalities,
         least_difference=config.least_difference,
+        same_noise=config.same_noise,
         reward=reward,
     )
     notes = list(preferences.notes)

@@ -57,6 +57,7 @@ class PolicyConfig(LoopConfig):
         margin: How much worse than the base a rejected image may be drawn, a share.
         beta: Of DPO: 500 to 5000 at Stable Diffusion's scale.
         least_difference: Of two rewards, for their images to be a pair.
+        same_noise: Only images drawn from one noise are pairs: a steered one and its plain one.
         real: Real images beside; null trains without, and the adapter says so.
         condition_dropout: Share of rated images trained without their conditions.
         latent_noise: Deviation of the noise on latents that the decoder was trained to bear.
@@ -83,6 +84,7 @@ class PolicyConfig(LoopConfig):
     margin: float = Field(default=0.1, ge=0)
     beta: float = Field(default=2000.0, gt=0)
     least_difference: float = Field(default=0.25, ge=0)
+    same_noise: bool = False
     real: RealShare | None = None
     condition_dropout: float = Field(default=0.1, ge=0, lt=1)
     latent_noise: float = Field(default=0.05, ge=0)

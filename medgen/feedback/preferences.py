@@ -108,6 +108,7 @@ def read_preferences(
     modalities: Sequence[str],
     least_difference: float,
     raters: Sequence[str] = (),
+    same_noise: bool = False,
     reward: Reward | None = None,
 ) -> Preferences:
     """Read a log into rewards and pairs.
@@ -118,6 +119,7 @@ def read_preferences(
         modalities: Modality cards' names that can be trained; others are left out, and told.
         least_difference: Of two rewards (0-1 for ratings), for their images to be a pair.
         raters: Of these, only whose labels count; all raters when empty.
+        same_noise: Only images drawn from one noise are pairs: a steered one and its plain one.
         reward: A selector that scores all images of the log, rated or not; labels when None.
 
     Raises:
@@ -151,11 +153,12 @@ def read_preferences(
         notes.append(f"{gone} of {len(images)} images are no longer there and were left out")
     examples = _examples(there, reward)
     counted = Counter(one.source for one in (*ratings, *choices))
-    pairs = _pairs(examples, choices, least_difference)
+    pairs = _pairs(examples, choices, least_difference, same_noise)
     if not pairs:
+        alike = "told the same on the same noise" if same_noise else "told the same"
         raise BadInput(
             f"nothing can be learned from {log.name}: of {', '.join(modalities)} no two images "
-            f"for which the generator was told the same are told apart by {said} labels"
+            f"for which the generator was {alike} are told apart by {said} labels"
         )
     return Preferences(tuple(examples), tuple(pairs), dict(sorted(counted.items())), tuple(notes))
 
@@ -242,11 +245,15 @@ def _examples(images: dict[tuple[str, str], _Image], reward: Reward | None) -> l
 
 
 def _pairs(
-    examples: Sequence[Example], choices: Sequence[Pair], least_difference: float
+    examples: Sequence[Example],
+    choices: Sequence[Pair],
+    least_difference: float,
+    same_noise: bool,
 ) -> list[tuple[int, int]]:
-    members: dict[int, list[int]] = defaultdict(list)
+    members: dict[tuple[int, int | None], list[int]] = defaultdict(list)
     for index, one in enumerate(examples):
-        members[one.group].append(index)
+        noise = one.conditioning.seed if same_noise else None
+        members[one.group, noise].append(index)
     votes = Counter((one.prompt, one.winner, one.loser) for one in choices)
     pairs = []
     for own in members.values():

@@ -71,7 +71,7 @@ def squares_log(folder: Path, prompts: int = 8, bright_is_better: bool = True) -
                     id=f"image0-round1-{index}",
                     round=1,
                     image=str(path),
-                    conditioning=Conditioning(prompt=prompt, modality=modality, seed=index),
+                    conditioning=Conditioning(prompt=prompt, modality=modality, seed=index // 2),
                 ),
             )
             good = 5 if bright == bright_is_better else 1

@@ -63,6 +63,15 @@ def test_held_out_prompts_are_told_apart_and_the_base_is_untouched(
         assert told.steps[-1].loss < 0.8 * math.log(2)
 
 
+def test_pairs_of_one_noise(log):
+    """Of two noises each with a better and a worse image, only those of one noise are compared."""
+    everything, matched = read(log), read(log, same_noise=True)
+    noise = [one.conditioning.seed for one in matched.examples]
+    assert matched.pairs
+    assert set(matched.pairs) < set(everything.pairs)
+    assert all(noise[better] == noise[worse] for better, worse in matched.pairs)
+
+
 def test_a_reversed_log_teaches_the_reverse(generator, tmp_path):
     """The sign of the advantage counts: MINIM's took its size alone."""
     opened = squares_log(tmp_path, bright_is_better=False)
