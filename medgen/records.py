@@ -208,7 +208,7 @@ class Conditioning(Record):
     `structured` holds the numeric and categorical conditions by name (see
     `medgen.generator.structured`); a missing name means "not given". `init_image` is re-noised by
     `strength` in (0, 1]; with `mask_image` only where that picture is bright. `aims` steers by
-    gradient (see `medgen.generator.steering`): head of the verifier's reader to wanted classes.
+    gradient (see `medgen.generator.steering`): head of the steering reader to wanted classes.
     """
 
     prompt: str

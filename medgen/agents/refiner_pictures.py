@@ -11,7 +11,7 @@ from medgen.agents.refiner_situation import Change, Situation
 from medgen.agents.verifier.cards import reader_card
 from medgen.agents.verifier.regions import region_at_fault
 from medgen.data.images import load_square, save_synthetic_png
-from medgen.measure.reader import bundled_reader
+from medgen.measure.reader import steering_reader
 from medgen.records import Conditioning, Finding
 
 MASKS = "masks"
@@ -65,7 +65,7 @@ def region(situation: Situation, told: Conditioning) -> Change:
 
 
 def steer(situation: Situation, told: Conditioning) -> Change:
-    """Aim at what the verifier's classifier did not see as asked."""
+    """Aim at what the verifier's classifier did not see as asked, by another reader's gradient."""
     aims, actions = dict(told.aims), []
     if not situation.steers:
         return told, []
@@ -95,7 +95,7 @@ def _aim(modality: str, finding: Finding) -> tuple[str, list[str], float] | None
             if entry.head == head:
                 wanted = entry.shows
                 if finding.status == "absent":
-                    heads = {one.name: one.classes for one in bundled_reader().heads}
+                    heads = {one.name: one.classes for one in steering_reader().heads}
                     wanted = [name for name in heads[head] if name not in wanted]
                 return (head, list(wanted), measurement.value) if wanted else None
     return None

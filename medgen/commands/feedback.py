@@ -1,4 +1,4 @@
-"""Commands on the feedback log: rate, import, export, count."""
+"""Commands on the feedback log: rate, import, collect, export, count."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medgen.commands.shared import Json, examples, print_json, working
-from medgen.console.feedback import rate_by_keyboard, show_import, show_stats
-from medgen.console.progress import spinner
+from medgen.console.feedback import rate_by_keyboard, show_collected, show_import, show_stats
+from medgen.console.progress import Bars, spinner
 from medgen.errors import BadInput
 
 if TYPE_CHECKING:
     from medgen.feedback.records import Scale
 
 commands = typer.Typer(
-    help="Ratings of images: give, import, export and count them.", no_args_is_help=True
+    help="Ratings of images: give, import, collect, export and count them.", no_args_is_help=True
 )
 
 Log = Annotated[
@@ -128,6 +128,28 @@ def import_(
         print_json(report)
     else:
         show_import(report)
+
+
+@commands.command(epilog=examples("medgen feedback collect datasets/five"))
+def collect(
+    dataset: Annotated[Path, typer.Argument(help="Folder that medgen synthesize wrote.")],
+    log: Log = None,
+    as_json: Json = False,
+) -> None:
+    """Add a dataset's images, kept and rejected, to the log, so that they can be rated.
+
+    Runs of medgen agent are in the log by themselves. A dataset collected twice is not counted
+    twice.
+    """
+    with working(as_json), Bars(visible=not as_json) as bars:
+        from medgen.feedback.log import FeedbackLog
+        from medgen.graphs.synthesis_feedback import collect as collected
+
+        report = collected(dataset, FeedbackLog(log), bars)
+    if as_json:
+        print_json(report)
+    else:
+        show_collected(report)
 
 
 @commands.command(

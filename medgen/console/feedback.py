@@ -15,6 +15,7 @@ from medgen.console.text import fold, note, one_line
 if TYPE_CHECKING:
     from medgen.feedback.records import Agreement, ImportReport, LogStats
     from medgen.feedback.session import RatingSession
+    from medgen.graphs.synthesis_feedback import Collected
 
 SKIPPED_SHOWN = 5
 END = ("", "q", "\x03", "\x04")  # end of input, q, Ctrl-C, Ctrl-D
@@ -60,6 +61,19 @@ def show_import(report: ImportReport) -> None:
     for line in report.notes:
         console.print(note(line))
     show_agreement(console, report.agreement)
+
+
+def show_collected(report: Collected) -> None:
+    """Print what a log was told of a dataset."""
+    console = Console()
+    known = f", {report.known_runs} tasks were there already" if report.known_runs else ""
+    console.print(
+        fold(
+            f"{report.candidates} images of {report.runs} tasks added{known}: {report.log}", "green"
+        )
+    )
+    if report.missing:
+        console.print(note(f"{report.missing} images are gone from {report.dataset}"))
 
 
 def show_agreement(console: Console, agreement: list[Agreement]) -> None:

@@ -39,7 +39,7 @@ from medgen.generator.sampling import (
 from medgen.generator.steering import LAST_TIME, Steering
 from medgen.generator.text import CompactTextEncoder, TextTokenizer
 from medgen.generator.unet import MedicalUNet
-from medgen.measure.reader import bundled_reader
+from medgen.measure.reader import steering_reader
 from medgen.records import Conditioning
 
 
@@ -172,8 +172,8 @@ class CompactGenerator:
 
     @cached_property
     def steering(self) -> Steering:
-        """Gradient guidance by the verifier's reader, loaded when first asked for."""
-        return Steering(bundled_reader(), lambda latents: self._decode(latents, None))
+        """Gradient guidance by a reader of its own, loaded when first asked for."""
+        return Steering(steering_reader(), lambda latents: self._decode(latents, None))
 
     def _decode(self, latents: Tensor, grain: Tensor | None) -> Tensor:
         return self.autoencoder.decode(latents * self.std + self.mean, grain)

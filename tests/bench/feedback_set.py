@@ -36,7 +36,13 @@ from medgen.feedback.log import FeedbackLog
 from medgen.feedback.records import LoggedCandidate, LoggedRun, Rating
 from medgen.generator.backends import load_generator
 from medgen.graphs.generate import conditioning_of
-from medgen.measure.reader import POPULATION, Reader, bundled_reader, finding_probability
+from medgen.measure.reader import (
+    POPULATION,
+    Reader,
+    bundled_reader,
+    finding_probability,
+    steering_reader,
+)
 from medgen.measure.reader import WEIGHTS as BUNDLED_READER
 from medgen.records import Candidate, Plan, Request
 from medgen.settings import settings
@@ -197,8 +203,8 @@ def first_round(number: int, request: Request, folder: Path, steps: int) -> tupl
 
 
 def aims_of(plan: Plan) -> dict[str, list[str]]:
-    """Heads of the verifier's reader and the classes that show what was asked."""
-    heads = {head.name: head.classes for head in bundled_reader().heads}
+    """Heads of the steering reader and the classes that show what was asked."""
+    heads = {head.name: head.classes for head in steering_reader().heads}
     aims = {}
     for finding in plan.findings:
         for entry in reader_card().findings.get(plan.modality, {}).get(finding.finding, []):

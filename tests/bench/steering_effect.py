@@ -1,10 +1,10 @@
-"""What gradient guidance changes, as its own reader and as evaluation's sees it.
+"""What gradient guidance changes, as the verifier's reader and as evaluation's sees it.
 
     python tests/bench/steering_effect.py --each 12 --seed 900 --sheet FILE.png
 
 The same noise drawn plainly and steered, for each finding; printed are the mean probabilities of
-the asked finding by the verifier's reader (which steers) and by evaluation's (which does not), and
-the mean change of a pixel. The sheet has four of each, plain over steered.
+the asked finding by the verifier's reader, which judges in the loop, and by evaluation's (neither
+steers), and the mean change of a pixel. The sheet has four of each, plain over steered.
 """
 
 from __future__ import annotations

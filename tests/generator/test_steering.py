@@ -26,7 +26,7 @@ def shown(image: np.ndarray) -> float:
     return bundled_reader().read(image[None])[0].heads["brain_tumor"]["meningioma"]
 
 
-def test_the_reader_sees_more_of_what_was_aimed_at(generator: CompactGenerator) -> None:
+def test_another_reader_sees_more_of_what_was_aimed_at(generator: CompactGenerator) -> None:
     plain, steered = generator.sample([BRAIN, BRAIN.model_copy(update={"aims": AIMS})])
     assert shown(steered) > shown(plain) + 0.05
 

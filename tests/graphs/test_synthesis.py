@@ -18,10 +18,13 @@ from inline_crew import BatchingPhantom, InlineCrew, minds
 from phantom import PhantomPanel, phantom_collaborators
 
 from medgen.data.dataset_rows import read_rows
+from medgen.data.images import pixel_sha256
 from medgen.errors import BadInput, MedgenError
+from medgen.feedback.log import FeedbackLog
 from medgen.graphs import synthesis, synthesis_engine
 from medgen.graphs.collaborators import Collaborators
 from medgen.graphs.synthesis import Outcome, synthesize
+from medgen.graphs.synthesis_feedback import collect
 from medgen.graphs.synthesis_journal import JOURNAL, Journal
 from medgen.graphs.synthesis_worker import Setup, Worker
 from medgen.records import Conditioning, Critique, Plan
@@ -117,6 +120,25 @@ def test_each_image_is_what_the_agent_itself_would_have_drawn(tmp_path: Path, ma
 
         assert (np.asarray(load_image(tmp_path / "set" / row.path)) == drawn).all()
         assert run.accepted and run.rounds == row.rounds
+
+
+def test_a_dataset_goes_into_the_feedback_log_once(tmp_path: Path, make: Make) -> None:
+    outcome = make("one")
+    log = FeedbackLog(tmp_path / "log.sqlite")
+    first = collect(tmp_path / "one", log)
+    images = list((tmp_path / "one").rglob("*.png"))
+    assert (first.candidates, first.missing, first.known_runs) == (len(images), 0, 0)
+    logged = log.candidates()
+    assert sorted(one.image_path for one in logged) == sorted(map(str, images))
+    assert all(one.image_sha256 == pixel_sha256(one.image_path) for one in logged)
+    assert sum(one.chosen for one in logged) == outcome.kept
+    assert all(one.drawn.critique is not None for one in logged)
+    again = collect(tmp_path / "one", log)
+    assert (again.runs, again.candidates, again.known_runs) == (0, 0, first.runs)
+    (tmp_path / "one" / JOURNAL).unlink()
+    with pytest.raises(BadInput, match="merged into"):
+        collect(tmp_path / "one", log)
+    log.close()
 
 
 @pytest.mark.parametrize("workers", [2, 5])
