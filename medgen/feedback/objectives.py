@@ -108,6 +108,15 @@ def implicit_margins(
     return (reference_winner - winner) - (reference_loser - loser)
 
 
+def displacement(winner: Tensor, reference_winner: Tensor) -> Tensor:
+    """How much worse than the reference the model draws each winner, (n,), 0 where it does not.
+
+    A margin can grow while winner and loser both get worse; taking a multiple of this from it is
+    DPO-Positive (Pal et al. 2024, arXiv 2402.13228).
+    """
+    return (winner - reference_winner).clamp(min=0)
+
+
 def dpo_loss(margins: Tensor, beta: float) -> Tensor:
     """Diffusion-DPO's loss of `implicit_margins`: ln 2 while the model is its reference.
 

@@ -23,7 +23,12 @@ from torch import Tensor, nn
 from medgen.errors import BadInput
 from medgen.feedback.exchange import log_digest
 from medgen.feedback.log import FeedbackLog
-from medgen.feedback.objectives import dpo_loss, implicit_margins, reward_weighted_loss
+from medgen.feedback.objectives import (
+    displacement,
+    dpo_loss,
+    implicit_margins,
+    reward_weighted_loss,
+)
 from medgen.feedback.policy_config import PolicyConfig
 from medgen.feedback.policy_data import PolicyBatch, PolicyData
 from medgen.feedback.policy_run import PolicyCheck, PolicyRun
@@ -113,7 +118,9 @@ class PolicyTask:
         errors = model(batch.rated)
         if config.method == "dpo":
             assert reference is not None
-            loss = dpo_loss(_margins(errors, reference), config.beta)
+            worse = displacement(errors[::2], reference[::2])
+            margins = _margins(errors, reference) - config.anchor * worse
+            loss = dpo_loss(margins, config.beta)
         else:
             loss = reward_weighted_loss(errors, batch.signed, reference, config.margin)
         if batch.real is not None and config.real is not None:

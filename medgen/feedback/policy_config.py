@@ -56,6 +56,7 @@ class PolicyConfig(LoopConfig):
         repulsion: Share of the negative weights that pushes away; 0 leaves rejected images alone.
         margin: How much worse than the base a rejected image may be drawn, a share.
         beta: Of DPO: 500 to 5000 at Stable Diffusion's scale.
+        anchor: Of DPO: how much a winner that is drawn worse than before counts against its pair.
         least_difference: Of two rewards, for their images to be a pair.
         same_noise: Only images drawn from one noise are pairs: a steered one and its plain one.
         real: Real images beside; null trains without, and the adapter says so.
@@ -83,6 +84,7 @@ class PolicyConfig(LoopConfig):
     repulsion: float = Field(default=0.0, ge=0, le=1)
     margin: float = Field(default=0.1, ge=0)
     beta: float = Field(default=2000.0, gt=0)
+    anchor: float = Field(default=0.0, ge=0)
     least_difference: float = Field(default=0.25, ge=0)
     same_noise: bool = False
     real: RealShare | None = None

@@ -7,6 +7,7 @@ import torch
 
 from medgen.feedback.objectives import (
     advantages,
+    displacement,
     dpo_loss,
     implicit_margins,
     preference_weights,
@@ -156,3 +157,15 @@ def test_dpo_of_a_reversed_pair_is_larger():
     assert dpo_loss(margins, 2000.0) < math.log(2) < dpo_loss(-margins, 2000.0)
     steeper = dpo_loss(margins, 5000.0)
     assert steeper < dpo_loss(margins, 500.0)
+
+
+def test_a_winner_drawn_worse_than_before_counts_against_its_pair():
+    """A margin alone may grow while both get worse."""
+    winner, loser = torch.tensor([0.32, 0.29]), torch.tensor([0.40, 0.30])
+    known = torch.tensor([0.30, 0.30])
+    margins = implicit_margins(winner, loser, known, known)
+    worse = displacement(winner, known)
+    assert (margins > 0).all()
+    assert worse.tolist() == pytest.approx([0.02, 0.0])
+    assert float((margins - 5 * worse)[0]) < 0
+    assert float((margins - 5 * worse)[1]) == pytest.approx(float(margins[1]))
