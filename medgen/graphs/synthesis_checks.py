@@ -13,22 +13,27 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from medgen.agents import parser
-from medgen.agents.verifier.cards import reader_card
-from medgen.agents.verifier.checks import ReaderCheck
 from medgen.errors import BadInput
 from medgen.graphs.plan import request_of
 from medgen.graphs.synthesis_cells import Cell
 from medgen.graphs.synthesis_spec import MOST_IMAGES, Fault, Source, refuse
-from medgen.records import Plan
+from medgen.records import AgeGroup, Plan
 
-Measurable = Callable[[str, str], bool]
 WAYS_OUT = "its images could never be accepted; leave it out, or set thresholds.unmeasured to keep"
 LOST = re.compile(r"is ignored|not understood|left out")
 SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 COLUMNS = ("id", "prompt", "modality")
 LONGEST_PROMPT = 4000
+
+
+class Measurable(Protocol):
+    """Whether a check can settle a modality's finding on films of a population, None for any."""
+
+    def __call__(self, modality: str, finding: str, population: AgeGroup | None = None, /) -> bool:
+        """True where a verdict is possible."""
 
 
 @dataclass
@@ -110,17 +115,11 @@ def _misread(cell: Cell, plan: Plan) -> Iterator[str]:
 
 
 def measured_by(panel: object) -> Measurable:
-    """What a panel measures; everything, where the panel does not say."""
-    covers = getattr(panel, "covers", None)
+    """What a panel can settle; everything, where the panel does not say."""
+    decides = getattr(panel, "decides", None)
 
-    def measurable(modality: str, finding: str) -> bool:
-        if covers is None:
-            return True
-        members = set(covers(modality, finding))
-        entries = reader_card().findings.get(modality, {}).get(finding, [])
-        if not any(entry.measurable for entry in entries):
-            members.discard(ReaderCheck.name)
-        return bool(members)
+    def measurable(modality: str, finding: str, population: AgeGroup | None = None) -> bool:
+        return decides is None or bool(decides(modality, finding, population))
 
     return measurable
 
@@ -205,7 +204,7 @@ def check_table(
             checked.note(plan)
             checked.modalities[plan.modality] += 1
             asked_for = [one.finding for one in plan.findings]
-            if not any(measurable(plan.modality, finding) for finding in asked_for):
+            if not any(measurable(plan.modality, one, plan.age_group) for one in asked_for):
                 checked.warnings[f"nothing measures {', '.join(asked_for)}"] += 1
         on_row(number)
     if faults:

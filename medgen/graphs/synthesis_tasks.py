@@ -92,7 +92,9 @@ class TaskRun:
             },
         )
         plan, measurable = self.plan, measured_by(minds.panel)
-        self._measurable = any(measurable(plan.modality, one.finding) for one in plan.findings)
+        self._measurable = any(
+            measurable(plan.modality, one.finding, plan.age_group) for one in plan.findings
+        )
         self._update(nodes.compose(self.state, minds))
         if not task.control:
             drawn = [one for one in self.state["candidates"] if not one["control"]]

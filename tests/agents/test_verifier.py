@@ -273,3 +273,22 @@ def test_a_panel_with_other_limits_or_members_is_another_panel() -> None:
     ]
     assert len({panel.fingerprint for panel in panels}) == len(panels)
     assert Panel(reader, []).fingerprint == panels[0].fingerprint
+
+
+def test_what_every_member_abstains_on_can_never_be_settled() -> None:
+    """Else a dataset that keeps what cannot be measured would wait for a verdict in vain."""
+    panel = Panel.load()
+    for modality, finding in (
+        ("Brain MRI", "glioma"),
+        ("Brain MRI", "no brain tumor"),
+        ("OCT", "subretinal fluid"),
+        ("Fundus", "normal fundus"),
+    ):
+        assert panel.covers(modality, finding)
+        assert panel.decides(modality, finding) == []
+    assert panel.decides("Brain MRI", "meningioma") == ["finding classifier"]
+    assert panel.decides("Chest X-ray", "cardiomegaly", "adult") == ["cardiothoracic ratio"]
+    assert panel.decides("Chest X-ray", "cardiomegaly", "child") == []
+    assert panel.decides("Chest X-ray", "normal chest", "child") == ["lung opacity"]
+    assert panel.decides("Chest X-ray", "normal chest", "adult") == []
+    assert "finding classifier" in panel.decides("Chest X-ray", "viral pneumonia", "child")

@@ -286,7 +286,7 @@ def test_thresholds_reject_and_say_so(tmp_path: Path, make: Make) -> None:
 class Measuring(PhantomPanel):
     """Says what it measures; fails to measure every film of an odd mean grey value."""
 
-    def covers(self, _modality: str, finding: str) -> list[str]:
+    def decides(self, _modality: str, finding: str, _population: str | None = None) -> list[str]:
         return ["phantom ratio"] if finding == "cardiomegaly" else []
 
     def verify(self, image: np.ndarray, plan: Plan, generated: bool = True) -> Critique:

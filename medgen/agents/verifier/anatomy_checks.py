@@ -14,7 +14,7 @@ from medgen.agents.verifier.checks import Abstain, Measured, sign_of
 from medgen.agents.verifier.evidence import Evidence
 from medgen.measure.anatomy import Anatomy
 from medgen.measure.anatomy_card import anatomy_cards
-from medgen.records import Correction, Finding, Measurement, Plan
+from medgen.records import AgeGroup, Correction, Finding, Measurement, Plan
 
 
 class AnatomyCheck:
@@ -26,6 +26,10 @@ class AnatomyCheck:
     def covers(self, modality: str, finding: str) -> bool:
         """Findings that the anatomy's figures list."""
         return finding in anatomy_figures().findings.get(modality, {})
+
+    def decides(self, modality: str, finding: str, population: AgeGroup | None) -> bool:
+        """Where a value tells enough."""
+        return any(one.measurable for one in anatomy_figures().findings[modality][finding])
 
     def judge(self, evidence: Evidence, finding: Finding, plan: Plan) -> Measured | Abstain:
         """Turn the value into the probability that the image is as asked."""
@@ -82,6 +86,10 @@ class EyeSideCheck:
     def covers(self, modality: str, finding: str) -> bool:
         """Every finding of a modality whose side is the eye's."""
         return modality in anatomy_figures().sides
+
+    def decides(self, modality: str, finding: str, population: AgeGroup | None) -> bool:
+        """Never: a side is not the finding's presence."""
+        return False
 
     def judge(self, evidence: Evidence, finding: Finding, plan: Plan) -> Measured | Abstain | None:
         """The eye's side, where one was asked; None where none was."""

@@ -26,7 +26,7 @@ from medgen.agents.verifier.evidence import Evidence
 from medgen.knowledge.cards import finding_cards
 from medgen.measure.chest import cardiothoracic_limits
 from medgen.measure.reader import finding_probability
-from medgen.records import Correction, Finding, Measurement, Plan
+from medgen.records import AgeGroup, Correction, Finding, Measurement, Plan
 
 Range = tuple[float | None, float | None]
 
@@ -71,6 +71,13 @@ class Check(Protocol):
     def covers(self, modality: str, finding: str) -> bool:
         """Whether this member is registered for a finding of a modality."""
 
+    def decides(self, modality: str, finding: str, population: AgeGroup | None) -> bool:
+        """Whether its word on the presence of a finding that it covers may ever settle it.
+
+        `population` is that of the films, None where it is not known. A member that abstains on
+        every image, or only speaks beside others, decides nothing.
+        """
+
     def judge(self, evidence: Evidence, finding: Finding, plan: Plan) -> Measured | Abstain | None:
         """Measure one image against one asked finding whose status is present or absent.
 
@@ -97,6 +104,10 @@ class CardiothoracicCheck:
     def covers(self, modality: str, finding: str) -> bool:
         """Chest X-ray findings listed under `cardiothoracic_ratio` in the rules."""
         return modality == "Chest X-ray" and finding in rules().cardiothoracic_ratio.enlarged
+
+    def decides(self, modality: str, finding: str, population: AgeGroup | None) -> bool:
+        """On films of adults."""
+        return population != "child"
 
     def judge(self, evidence: Evidence, finding: Finding, plan: Plan) -> Measured | Abstain:
         """Compare the ratio with the limit of the view and the age group."""
@@ -170,6 +181,12 @@ class OpacityCheck:
     def covers(self, modality: str, finding: str) -> bool:
         """Chest X-ray findings listed under `opacity` in the rules."""
         return modality == "Chest X-ray" and finding in rules().opacity.opaque
+
+    def decides(self, modality: str, finding: str, population: AgeGroup | None) -> bool:
+        """Where density tells presence, and of kinds that it does not tell apart not alone."""
+        cards = opacity_card().populations
+        known = [card for name, card in cards.items() if population in (None, name)]
+        return finding not in rules().opacity.unspecific and any(one.measurable for one in known)
 
     def judge(self, evidence: Evidence, finding: Finding, plan: Plan) -> Measured | Abstain:
         """Compare each lung's density with films of the same population, with and without.
@@ -273,6 +290,15 @@ class ReaderCheck:
     def covers(self, modality: str, finding: str) -> bool:
         """Findings that the reader's card lists."""
         return finding in reader_card().findings.get(modality, {})
+
+    def decides(self, modality: str, finding: str, population: AgeGroup | None) -> bool:
+        """Where a head is accurate enough and the shortcut audit lets it speak."""
+        for entry in reader_card().findings[modality][finding]:
+            audited = _audited(modality, finding, entry)
+            asked = population is None or entry.population in (None, population)
+            if asked and entry.measurable and not (audited is not None and audited.reads_source):
+                return True
+        return False
 
     def judge(self, evidence: Evidence, finding: Finding, plan: Plan) -> Measured | Abstain:
         """Ask the head that was trained on films of this population."""

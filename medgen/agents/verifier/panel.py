@@ -37,7 +37,7 @@ from medgen.measure.chest import bundled_segmenter
 from medgen.measure.clip import alignment, concepts
 from medgen.measure.memorisation import bundled_index
 from medgen.measure.reader import MODALITY, Reader, bundled_reader
-from medgen.records import Correction, Critique, Finding, Measurement, Plan
+from medgen.records import AgeGroup, Correction, Critique, Finding, Measurement, Plan
 from medgen.settings import Settings, ThresholdSet, settings
 
 MINIMUM_SIDE = 128
@@ -123,6 +123,14 @@ class Panel:
     def covers(self, modality: str, finding: str) -> list[str]:
         """Names of the members registered for a finding of a modality."""
         return [check.name for check in self._checks if check.covers(modality, finding)]
+
+    def decides(self, modality: str, finding: str, population: AgeGroup | None = None) -> list[str]:
+        """Names of the members that may settle whether a finding is there; see `Check.decides`."""
+        return [
+            check.name
+            for check in self._checks
+            if check.covers(modality, finding) and check.decides(modality, finding, population)
+        ]
 
     def verify(self, image: np.ndarray, plan: Plan, generated: bool = True) -> Critique:
         """Critique one image against what the user asked.

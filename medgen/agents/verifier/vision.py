@@ -20,7 +20,7 @@ from medgen.agents.llm import AnswerCache, Session, Unusable, cache_folder
 from medgen.agents.verifier.cards import rules
 from medgen.agents.verifier.checks import Abstain, Measured
 from medgen.agents.verifier.evidence import Evidence
-from medgen.records import Finding, Measurement, Plan, Record
+from medgen.records import AgeGroup, Finding, Measurement, Plan, Record
 from medgen.settings import Settings
 
 SIDE = 256
@@ -66,6 +66,10 @@ class VisionCheck:
     def covers(self, modality: str, finding: str) -> bool:
         """Everything: what it says of it counts only beside a measurement."""
         return True
+
+    def decides(self, modality: str, finding: str, population: AgeGroup | None) -> bool:
+        """Never alone."""
+        return False
 
     def judge(self, evidence: Evidence, finding: Finding, plan: Plan) -> Measured | Abstain:
         """What the model says of the finding, as an advisory answer."""

@@ -16,7 +16,7 @@ from medgen.agents.verifier.checks import Abstain, Measured, reading_correction
 from medgen.agents.verifier.evidence import Evidence
 from medgen.measure.anatomy_by_modality import CHEST
 from medgen.measure.torchxrayvision import ChestClassifiers
-from medgen.records import Finding, Measurement, Plan
+from medgen.records import AgeGroup, Finding, Measurement, Plan
 
 
 class XRayClassifiersCheck:
@@ -38,6 +38,10 @@ class XRayClassifiersCheck:
         """Findings of `torchxrayvision` in the rules that these weights have an output for."""
         name = rules().torchxrayvision.get(finding)
         return modality == CHEST and name in self._classifiers.pathologies
+
+    def decides(self, modality: str, finding: str, population: AgeGroup | None) -> bool:
+        """On films of adults."""
+        return population != "child"
 
     def judge(self, evidence: Evidence, finding: Finding, plan: Plan) -> Measured | Abstain:
         """The output for the finding's pathology, judged by the card's figures."""
