@@ -289,7 +289,8 @@ class Jobs:
         try:
             _mark(job.folder, status, error)
         finally:
-            job.status, job.error, job.node = status, error, None
+            job.error, job.node = error, None
+            job.status = status  # last: who sees that it ended may read why
             self.active.pop(job.folder.run_id, None)
             job.tell()
             self._on_end(job, result)
