@@ -11,7 +11,7 @@ from medgen.agents.refiner_situation import Change, Situation
 from medgen.agents.verifier.cards import reader_card
 from medgen.agents.verifier.regions import region_at_fault
 from medgen.data.images import load_square, save_synthetic_png
-from medgen.measure.reader import steering_reader
+from medgen.generator.steering import steering_reader
 from medgen.records import Conditioning, Finding
 
 MASKS = "masks"

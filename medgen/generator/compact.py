@@ -36,10 +36,9 @@ from medgen.generator.sampling import (
     bounded,
     latent_mask,
 )
-from medgen.generator.steering import LAST_TIME, Steering
+from medgen.generator.steering import LAST_TIME, Steering, steering_reader
 from medgen.generator.text import CompactTextEncoder, TextTokenizer
 from medgen.generator.unet import MedicalUNet
-from medgen.measure.reader import steering_reader
 from medgen.records import Conditioning
 
 

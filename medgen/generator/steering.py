@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -23,6 +25,8 @@ from medgen.measure.reader import Reader
 Aims = Mapping[str, Sequence[str]]
 """Head of the reader to the classes of which one is wanted."""
 
+WEIGHTS = Path(__file__).parent / "weights" / "steering_reader"
+
 LAST_TIME = 0.15
 """Below this time (0 clean, 1 noise) only grain is left to decide, and nothing is steered."""
 STEP = 0.08
@@ -31,6 +35,12 @@ SURE = 0.9
 """Probability of the wanted classes at which a picture is left alone."""
 VIEWS = 2
 """Shifted and blurred views of a picture read at once: no pattern of pixels pleases them all."""
+
+
+@lru_cache
+def steering_reader() -> Reader:
+    """The bundled reader that steers, loaded once a process: not the verifier's, which judges."""
+    return Reader.load(WEIGHTS)
 
 
 class Steering:

@@ -73,20 +73,25 @@ def check_cells(source: Source, cells: Sequence[Cell], measurable: Measurable) -
     checked, faults = Checked(), []
     for cell in cells:
         checked.modalities[cell.modality] += cell.wanted
-        if not any(measurable(cell.modality, finding) for finding in cell.findings):
-            unverified = f"nothing measures {' and '.join(cell.findings)} in {cell.modality}"
-            if source.spec.thresholds.unmeasured == "reject":
-                faults.append(Fault(cell.line, f"{unverified}: {WAYS_OUT}"))
-                continue
-            checked.warnings[f"{unverified}: its images are kept unverified"] += 1
+        plans = []
         for prompt in dict.fromkeys(cell.samples()):
             try:
                 plan = parser.parse(request_of(prompt, cell.modality))
             except BadInput as error:
                 faults.append(Fault(cell.line, f"{prompt!r}: {error}"))
                 continue
+            plans.append(plan)
             checked.note(plan)
             faults += [Fault(cell.line, f"{prompt!r}: {one}") for one in _misread(cell, plan)]
+        groups = {plan.age_group for plan in plans} or {None}
+        if not any(
+            measurable(cell.modality, one, group) for one in cell.findings for group in groups
+        ):
+            unverified = f"nothing measures {' and '.join(cell.findings)} in {cell.modality}"
+            if source.spec.thresholds.unmeasured == "reject":
+                faults.append(Fault(cell.line, f"{unverified}: {WAYS_OUT}"))
+            else:
+                checked.warnings[f"{unverified}: its images are kept unverified"] += 1
     if faults:
         raise refuse(source.path, faults)
     return checked

@@ -52,18 +52,18 @@ def collect(folder: Path, log: FeedbackLog, progress: Progress = lambda *_: None
         )
     journal = Journal(path)
     try:
-        total, known = dataset.row_count, {one.run for one in log.runs()}
-        told: dict[str, int] = {"runs": 0, "candidates": 0, "known_runs": 0, "missing": 0}
-        for number, task in enumerate(journal.tasks(SETTLED), 1):
+        read = 0
+        told = {"runs": 0, "candidates": 0, "known_runs": 0, "missing": 0}
+        for task in journal.tasks(SETTLED):
             run, missing = _logged(journal, task, dataset.folder)
             told["missing"] += missing
-            if run.run in known:
-                told["known_runs"] += 1
-            elif run.candidates:
-                log.append_run(run)
+            if run.candidates and log.append_run(run):
                 told["runs"] += 1
                 told["candidates"] += len(run.candidates)
-            progress("read", min(number, total), total)
+            elif run.candidates:
+                told["known_runs"] += 1
+            read += len(run.candidates) + missing
+            progress("read", read, dataset.row_count)
     finally:
         journal.close()
     return Collected(dataset=str(dataset.folder), log=log.name, **told)

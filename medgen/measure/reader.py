@@ -4,8 +4,8 @@ One trunk, one linear head a question (modality, brain tumour type, child or adu
 head answers only for the modality and the sources it was trained in; which of its answers may be
 trusted is said by the card beside the weights, not here. Knows pixels and class names, nothing of
 prompts or verdicts. The residual trunk (He et al. 2016) serves the verifier, the memorisation check
-and, with other weights, steering; the separable trunk (Sandler et al. 2018) is for evaluation, with
-weights of its own.
+and (other weights) steering; the separable trunk (Sandler et al. 2018) is for evaluation, which has
+its own weights.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from medgen.data.images import write_atomic
 from medgen.errors import BadInput
 
 WEIGHTS = Path(__file__).parent / "weights" / "reader"
-STEERING_WEIGHTS = Path(__file__).parent / "weights" / "steering_reader"
 MODALITY = "modality"
 POPULATION = "film_population"
 NO_MODALITY = "none"
@@ -286,12 +285,6 @@ class Reader:
 def bundled_reader() -> Reader:
     """The bundled reader, loaded once a process."""
     return Reader.load()
-
-
-@lru_cache
-def steering_reader() -> Reader:
-    """What drawings are steered by: not the verifier's, which judges them."""
-    return Reader.load(STEERING_WEIGHTS)
 
 
 def finding_odds(classes: dict[str, float], shows: list[str]) -> float:

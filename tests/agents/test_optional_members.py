@@ -81,10 +81,12 @@ def test_pathology_that_tells_too_little_abstains_with_its_figure(folder) -> Non
 
 
 def test_panel_takes_them_in_where_the_settings_name_them(folder, tmp_path) -> None:
-    covered = Panel.load(Settings(torchxrayvision=folder)).covers("Chest X-ray", "pleural effusion")
-    assert "TorchXRayVision" in covered and "vision model" not in covered
+    reading = Panel.load(Settings(torchxrayvision=folder))
+    assert reading.decides("Chest X-ray", "pleural effusion") == ["TorchXRayVision"]
+    assert reading.decides("Chest X-ray", "pleural effusion", "child") == []
     seeing = Panel.load(Settings(vision_llm="openai:eyes"))
-    assert "vision model" in seeing.covers("OCT", "drusen")
+    assert "vision model" in [check.name for check in seeing._checks]
+    assert seeing.decides("OCT", "drusen") == []  # never alone
     with pytest.raises(BadInput, match="no TorchXRayVision weights"):
         Panel.load(Settings(torchxrayvision=tmp_path / "nothing"))
 

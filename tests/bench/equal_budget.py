@@ -8,7 +8,8 @@ two candidates a round). The same selector ranks, and both searches stop at the 
 candidate. Cost is counted in evaluations of the U-Net on one picture: steps x branches; a step that
 is steered counts two more for its pass back. Agreement: what was asked is seen (or, for what was
 denied, not seen) by evaluation's reader from 0.5, or its segmenter's cardiothoracic ratio is on the
-asked side of 0.50; a picture read as another modality or that cannot be measured disagrees.
+asked side of 0.50; a picture read as another modality or that cannot be measured disagrees. The
+report tells apart the requests that the verifier may settle from those on which it abstains.
 Intervals: 95 %, bootstrap over requests (what is told when composed: wordings of one finding are
 one request), 2,000 draws.
 """
@@ -177,6 +178,13 @@ def told_of(case: Case, draws: Draws) -> dict:
     return row
 
 
+def settled_by_verifier(prompt: str) -> bool:
+    """Whether a member of the panel may settle what a prompt asks for."""
+    plan, panel = Agent().plan(prompt), shared_collaborators().panel
+    asked = [one.finding for one in plan.findings if one.status in ("present", "absent")]
+    return any(panel.decides(plan.modality, one, plan.age_group) for one in asked)
+
+
 def report(rows: list[dict], trials: list[dict], seconds: dict[str, float]) -> dict:
     """Means of each arm with intervals, and the loop against the best of n."""
     judged = [row for row in rows if all(row[arm]["agreement"] is not None for arm in ARMS)]
@@ -203,6 +211,16 @@ def report(rows: list[dict], trials: list[dict], seconds: dict[str, float]) -> d
         }
         for modality in np.unique(modalities)
     }
+    may = {prompt: settled_by_verifier(prompt) for prompt in {row["prompt"] for row in judged}}
+    settles = np.array([may[row["prompt"]] for row in judged])
+    for name, own in (("verifier may settle", settles), ("verifier abstains", ~settles)):
+        gains = by["loop"][own] - by["best of n"][own]
+        told[name] = {
+            "judged": int(own.sum()),
+            "requests": len(set(groups[own])),
+            **{arm: round(float(by[arm][own].mean()), 3) for arm in ARMS},
+            "loop - best of n": [round(float(gains.mean()), 3), *interval(gains, groups[own])],
+        }
     kinds = sorted({(one["action"].split(" ")[0], one["measure"].split(" ")[0]) for one in trials})
     told["actions"] = {}
     for action, measure in kinds:

@@ -35,14 +35,9 @@ from medgen.evaluation.tables import Row
 from medgen.feedback.log import FeedbackLog
 from medgen.feedback.records import LoggedCandidate, LoggedRun, Rating
 from medgen.generator.backends import load_generator
+from medgen.generator.steering import steering_reader
 from medgen.graphs.generate import conditioning_of
-from medgen.measure.reader import (
-    POPULATION,
-    Reader,
-    bundled_reader,
-    finding_probability,
-    steering_reader,
-)
+from medgen.measure.reader import POPULATION, Reader, bundled_reader, finding_probability
 from medgen.measure.reader import WEIGHTS as BUNDLED_READER
 from medgen.records import Candidate, Plan, Request
 from medgen.settings import settings

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from inline_crew import SPEC, InlineCrew, Make, minds
 from phantom import phantom_collaborators
 
+from medgen.graphs import synthesis, synthesis_engine
 from medgen.graphs.agent import Agent
+from medgen.graphs.collaborators import Collaborators
+from medgen.graphs.synthesis import Outcome, synthesize
+from medgen.graphs.synthesis_worker import Setup
 from medgen.settings import settings
 
 
@@ -36,3 +42,34 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def agent(runs: Path) -> Agent:
     """An agent with a phantom generator and panel."""
     return Agent(phantom_collaborators())
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """Makes a dataset with a crew in this process; keeps the crews in `make.crews`."""
+    monkeypatch.setattr(synthesis_engine, "PATIENCE", 0)
+    monkeypatch.setattr(synthesis, "_write_card", lambda *_given: None)
+
+    def run(
+        out: str,
+        text: str = SPEC,
+        workers: int = 1,
+        deaths: Sequence[int] = (),
+        collaborators: Callable[[], Collaborators] = minds,
+        name: str = "spec.yaml",
+        reasoning: Callable[..., Collaborators] = minds,
+        **more: Any,
+    ) -> Outcome:
+        spec = tmp_path / name
+        spec.write_text(text, encoding="utf-8")
+
+        def crew(*given: Any) -> InlineCrew:
+            setup: Setup = given[3]
+            run.crew = InlineCrew(workers, setup, set(deaths), collaborators)  # type: ignore[attr-defined]
+            return run.crew  # type: ignore[attr-defined, no-any-return]
+
+        monkeypatch.setattr(synthesis, "_crew", crew)
+        place = out if "://" in out else tmp_path / out
+        return synthesize(spec, place, minds=lambda _options: reasoning(), **more)
+
+    return run

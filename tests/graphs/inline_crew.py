@@ -1,14 +1,37 @@
-"""A crew whose workers live in the test's own process, so that a test sees and breaks them."""
+"""Datasets of a few phantom images: a crew in the test's own process, and what it made."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 
 from phantom import PhantomGenerator, phantom_collaborators
 
 from medgen.graphs.collaborators import Collaborators
+from medgen.graphs.synthesis import Outcome
 from medgen.graphs.synthesis_crew import Lost, Message
 from medgen.graphs.synthesis_worker import Order, Setup, Worker
+
+SPEC = """\
+seed: 3
+images:
+  - {modality: Chest X-ray, each: 3, findings: [cardiomegaly],
+     severity: [mild, severe], sex: [male]}
+budget: {rounds: 3, tasks_an_image: 4}
+diversity: {near_copies: false}
+"""
+OWN = ("journal.sqlite", "dataset.json")
+Make = Callable[..., Outcome]
+
+
+def files(folder: Path, *without: str) -> dict[str, str]:
+    """Every file of a dataset but the engine's own, by its hash."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in (*OWN, *without)
+    }
 
 
 class BatchingPhantom(PhantomGenerator):

@@ -1,4 +1,4 @@
-"""Datasets from a phantom: quotas, the same bytes whatever the crew, resuming, poison, copies."""
+"""Datasets from a phantom: quotas, the same bytes whatever the crew, resuming, poison."""
 
 from __future__ import annotations
 
@@ -14,71 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from inline_crew import BatchingPhantom, InlineCrew, minds
-from phantom import PhantomPanel, phantom_collaborators
+from inline_crew import OWN, SPEC, BatchingPhantom, Make, files, minds
+from phantom import phantom_collaborators
 
 from medgen.data.dataset_rows import read_rows
-from medgen.data.images import pixel_sha256
 from medgen.errors import BadInput, MedgenError
-from medgen.feedback.log import FeedbackLog
-from medgen.graphs import synthesis, synthesis_engine
-from medgen.graphs.collaborators import Collaborators
-from medgen.graphs.synthesis import Outcome, synthesize
-from medgen.graphs.synthesis_feedback import collect
+from medgen.graphs import synthesis_engine
 from medgen.graphs.synthesis_journal import JOURNAL, Journal
-from medgen.graphs.synthesis_worker import Setup, Worker
-from medgen.records import Conditioning, Critique, Plan
-
-SPEC = """\
-seed: 3
-images:
-  - {modality: Chest X-ray, each: 3, findings: [cardiomegaly],
-     severity: [mild, severe], sex: [male]}
-budget: {rounds: 3, tasks_an_image: 4}
-diversity: {near_copies: false}
-"""
-OWN = ("journal.sqlite", "dataset.json")
-Make = Callable[..., Outcome]
-
-
-def files(folder: Path, *without: str) -> dict[str, str]:
-    """Every file of a dataset but the engine's own, by its hash."""
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in (*OWN, *without)
-    }
-
-
-@pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
-    """Makes a dataset with a crew in this process; keeps the crews in `make.crews`."""
-    monkeypatch.setattr(synthesis_engine, "PATIENCE", 0)
-    monkeypatch.setattr(synthesis, "_write_card", lambda *_given: None)
-
-    def run(
-        out: str,
-        text: str = SPEC,
-        workers: int = 1,
-        deaths: Sequence[int] = (),
-        collaborators: Callable[[], Collaborators] = minds,
-        name: str = "spec.yaml",
-        reasoning: Callable[..., Collaborators] = minds,
-        **more: Any,
-    ) -> Outcome:
-        spec = tmp_path / name
-        spec.write_text(text, encoding="utf-8")
-
-        def crew(*given: Any) -> InlineCrew:
-            setup: Setup = given[3]
-            run.crew = InlineCrew(workers, setup, set(deaths), collaborators)  # type: ignore[attr-defined]
-            return run.crew  # type: ignore[attr-defined, no-any-return]
-
-        monkeypatch.setattr(synthesis, "_crew", crew)
-        place = out if "://" in out else tmp_path / out
-        return synthesize(spec, place, minds=lambda _options: reasoning(), **more)
-
-    return run
+from medgen.graphs.synthesis_worker import Worker
+from medgen.records import Conditioning
 
 
 def test_quotas_are_filled_and_every_image_has_a_row(tmp_path: Path, make: Make) -> None:
@@ -120,25 +64,6 @@ def test_each_image_is_what_the_agent_itself_would_have_drawn(tmp_path: Path, ma
 
         assert (np.asarray(load_image(tmp_path / "set" / row.path)) == drawn).all()
         assert run.accepted and run.rounds == row.rounds
-
-
-def test_a_dataset_goes_into_the_feedback_log_once(tmp_path: Path, make: Make) -> None:
-    outcome = make("one")
-    log = FeedbackLog(tmp_path / "log.sqlite")
-    first = collect(tmp_path / "one", log)
-    images = list((tmp_path / "one").rglob("*.png"))
-    assert (first.candidates, first.missing, first.known_runs) == (len(images), 0, 0)
-    logged = log.candidates()
-    assert sorted(one.image_path for one in logged) == sorted(map(str, images))
-    assert all(one.image_sha256 == pixel_sha256(one.image_path) for one in logged)
-    assert sum(one.chosen for one in logged) == outcome.kept
-    assert all(one.drawn.critique is not None for one in logged)
-    again = collect(tmp_path / "one", log)
-    assert (again.runs, again.candidates, again.known_runs) == (0, 0, first.runs)
-    (tmp_path / "one" / JOURNAL).unlink()
-    with pytest.raises(BadInput, match="merged into"):
-        collect(tmp_path / "one", log)
-    log.close()
 
 
 @pytest.mark.parametrize("workers", [2, 5])
@@ -259,75 +184,6 @@ def test_a_full_disk_stops_the_run_and_is_gone_on_with(
     monkeypatch.setattr(Worker, "_write", write)
     make("full", resume=True)
     assert files(tmp_path / "full") == files(tmp_path / "whole")
-
-
-def test_near_copies_are_turned_down_and_the_most_alike_left_out(
-    tmp_path: Path, make: Make
-) -> None:
-    text = SPEC.replace("near_copies: false", "near_copies: true, pool: 1.5")
-    outcome = make("set", text)
-    rows = list(read_rows(tmp_path / "set"))
-    copies = [row for row in rows if any("near copy of" in reason for reason in row.reasons)]
-    assert len(copies) == outcome.near_copies > 0  # phantom films are much alike
-    assert all(row.accepted is True and row.path.startswith("rejected/") for row in copies)
-    per = {name: sum(r.kept for r in rows if r.severity == name) for name in ("mild", "severe")}
-    assert all(count <= 3 for count in per.values())
-    assert {row.path for row in rows} == {n for n in files(tmp_path / "set") if n.endswith("png")}
-
-
-def test_thresholds_reject_and_say_so(tmp_path: Path, make: Make) -> None:
-    text = SPEC + "thresholds: {score: 0.95}\n"
-    outcome = make("set", text.replace("tasks_an_image: 4", "tasks_an_image: 1"))
-    assert outcome.kept == 0 and len(outcome.unmet) == 2
-    reasons = {reason for row in read_rows(tmp_path / "set") for reason in row.reasons}
-    assert "score 0.90 under the specification's 0.95" in reasons
-
-
-class Measuring(PhantomPanel):
-    """Says what it measures; fails to measure every film of an odd mean grey value."""
-
-    def decides(self, _modality: str, finding: str, _population: str | None = None) -> list[str]:
-        return ["phantom ratio"] if finding == "cardiomegaly" else []
-
-    def verify(self, image: np.ndarray, plan: Plan, generated: bool = True) -> Critique:
-        critique = super().verify(image, plan, generated)
-        if int(image.mean() * 10) % 2 and not critique.rejections:
-            unknown = [
-                one.model_copy(update={"verdict": "abstain", "measurements": []})
-                for one in critique.findings
-            ]
-            critique = critique.model_copy(
-                update={"findings": unknown, "corrections": [], "accepted": None}
-            )
-        return critique
-
-
-def measuring() -> Collaborators:
-    return phantom_collaborators(BatchingPhantom(), Measuring())
-
-
-def test_what_no_check_measures_is_kept_if_asked_but_not_where_a_check_failed(
-    tmp_path: Path, make: Make
-) -> None:
-    text = SPEC.replace("[cardiomegaly]", "[cardiomegaly, clear lungs]").replace(
-        "     severity: [mild, severe], sex", "     sex"
-    )
-    with pytest.raises(BadInput, match="nothing measures clear lungs in Chest X-ray"):
-        make("set", text, collaborators=measuring, reasoning=measuring)
-    text += "thresholds: {unmeasured: keep}\n"
-    make("set", text, collaborators=measuring, reasoning=measuring)
-    rows = list(read_rows(tmp_path / "set"))
-    kept = [row for row in rows if row.kept]
-    assert {(row.label, row.accepted) for row in kept} == {("cardiomegaly", True), ("normal", None)}
-    failed = [row for row in rows if row.label == "cardiomegaly" and row.accepted is None]
-    assert failed and all(row.reasons and row.path.startswith("rejected/") for row in failed)
-
-
-def test_only_a_share_of_tasks_draws_the_control(tmp_path: Path, make: Make) -> None:
-    make("set", SPEC.replace("each: 3", "each: 12") + "control_share: 0.3\n")
-    rows = list(read_rows(tmp_path / "set"))
-    with_control = {row.id for row in rows if row.control_score is not None}
-    assert 0 < len(with_control) < len({row.id for row in rows}) / 2
 
 
 def test_a_folder_in_use_or_of_another_specification_is_refused(tmp_path: Path, make: Make) -> None:

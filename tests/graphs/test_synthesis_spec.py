@@ -125,7 +125,9 @@ def test_a_wording_read_as_something_else_is_refused(
     text = CHEST.replace("count: 24", "each: 1").replace("    negatives: 0.25\n", "")
     given = source(tmp_path, text.replace(*change))
     with pytest.raises(BadInput, match=message):
-        check_cells(given, expand(given), lambda _modality, finding: finding != "pacemaker")
+        check_cells(
+            given, expand(given), lambda _modality, finding, _group=None: finding != "pacemaker"
+        )
 
 
 def test_what_nothing_measures_is_kept_only_where_the_specification_says_so(

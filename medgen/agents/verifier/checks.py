@@ -72,10 +72,14 @@ class Check(Protocol):
         """Whether this member is registered for a finding of a modality."""
 
     def decides(self, modality: str, finding: str, population: AgeGroup | None) -> bool:
-        """Whether its word on the presence of a finding that it covers may ever settle it.
+        """Whether its word may ever settle the presence of a finding that it covers.
 
-        `population` is that of the films, None where it is not known. A member that abstains on
-        every image, or only speaks beside others, decides nothing.
+        A member that abstains on every image, or only speaks beside others, decides nothing.
+
+        Args:
+            modality: A modality card's name.
+            finding: One that it covers.
+            population: Whose films; None where that is not known.
         """
 
     def judge(self, evidence: Evidence, finding: Finding, plan: Plan) -> Measured | Abstain | None:
@@ -183,7 +187,7 @@ class OpacityCheck:
         return modality == "Chest X-ray" and finding in rules().opacity.opaque
 
     def decides(self, modality: str, finding: str, population: AgeGroup | None) -> bool:
-        """Where density tells presence, and of kinds that it does not tell apart not alone."""
+        """Where density tells presence; never a kind of pneumonia, which looks like the others."""
         cards = opacity_card().populations
         known = [card for name, card in cards.items() if population in (None, name)]
         return finding not in rules().opacity.unspecific and any(one.measurable for one in known)
@@ -225,30 +229,40 @@ class OpacityCheck:
         ]
         corrections: list[Correction] = []
         asked = f"{finding.side or ''} {finding.finding}".strip()
-        if opaque and finding.side in ("right", "left"):
-            other = "left" if finding.side == "right" else "right"
-            excess = values[other] - values[finding.side]
-            denser = excess > rules().opacity.wrong_side
-            if denser and (not card.measurable or chance[other] > probability):
-                probability = min(probability, 1 - chance[other])
-                corrections.append(
-                    Correction(
-                        finding=finding.finding,
-                        text=f"the {other} lung is denser ({values[other]:.2f}) than the "
-                        f"{finding.side} ({values[finding.side]:.2f}), {asked} asked: clear the "
-                        f"{other} lung",
-                        quantity=f"opacity_{other}",
-                        measured=round(values[other], 4),
-                        target=card.clear_target,
-                    )
+        denser = self._denser_side(finding, values) if opaque else None
+        if not card.measurable:
+            probability = 1 - card.side_accuracy if denser else card.side_accuracy
+        elif denser and chance[denser] > probability:
+            probability = min(probability, 1 - chance[denser])
+        else:
+            denser = None
+        if denser:
+            corrections.append(
+                Correction(
+                    finding=finding.finding,
+                    text=f"the {denser} lung is denser ({values[denser]:.2f}) than the "
+                    f"{finding.side} ({values[str(finding.side)]:.2f}), {asked} asked: clear the "
+                    f"{denser} lung",
+                    quantity=f"opacity_{denser}",
+                    measured=round(values[denser], 4),
+                    target=card.clear_target,
                 )
-            if not card.measurable:
-                probability = 1 - card.side_accuracy if denser else card.side_accuracy
-                return Measured(measurements, probability, card.weight, corrections, necessary=True)
+            )
+        if not card.measurable:
+            return Measured(measurements, probability, card.weight, corrections, necessary=True)
         if probability < rules().confirm:
             corrections += self._corrections(finding, values, sides, opaque, card, asked)
         unspecific = finding.status == "present" and finding.finding in rules().opacity.unspecific
         return Measured(measurements, probability, card.weight, corrections, unspecific=unspecific)
+
+    @staticmethod
+    def _denser_side(finding: Finding, values: dict[str, float]) -> str | None:
+        """The side that was not asked, where its lung is clearly the denser one."""
+        if finding.side not in ("right", "left"):
+            return None
+        other = "left" if finding.side == "right" else "right"
+        excess = values[other] - values[finding.side]
+        return other if excess > rules().opacity.wrong_side else None
 
     @staticmethod
     def _corrections(

@@ -120,12 +120,14 @@ class Panel:
                     digest.update(path.read_bytes())
         return digest.hexdigest()[:16]
 
-    def covers(self, modality: str, finding: str) -> list[str]:
-        """Names of the members registered for a finding of a modality."""
-        return [check.name for check in self._checks if check.covers(modality, finding)]
-
     def decides(self, modality: str, finding: str, population: AgeGroup | None = None) -> list[str]:
-        """Names of the members that may settle whether a finding is there; see `Check.decides`."""
+        """Names of the members that may settle whether a finding is there.
+
+        Args:
+            modality: A modality card's name.
+            finding: A finding card's name.
+            population: Whose films; None where that is not known.
+        """
         return [
             check.name
             for check in self._checks
