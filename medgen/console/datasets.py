@@ -23,10 +23,11 @@ def show_stats(stats: DatasetStats) -> None:
     """Print counts, yields, balance, reasons and distances."""
     console = Console()
     table = Table()
-    for heading in ("modality", "label", "tasks", "drawn", "accepted", "yield"):
+    for heading in ("modality", "label", "tasks", "drawn", "kept", "verified", "yield"):
         table.add_column(heading, justify="left" if heading in ("modality", "label") else "right")
     for cell in stats.cells:
-        numbers = (str(cell.tasks), str(cell.candidates), str(cell.accepted), f"{cell.share:.0%}")
+        numbers = [str(n) for n in (cell.tasks, cell.candidates, cell.kept, cell.verified)]
+        numbers.append(f"{cell.share:.0%}")
         table.add_row(fold(cell.modality), fold(cell.label), *numbers)
     console.print(table)
     for name, counts in stats.counts.items():

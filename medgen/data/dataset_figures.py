@@ -8,18 +8,22 @@ from medgen.records import Record
 
 
 class Cell(Record):
-    """Tasks, drawn candidates and accepted images of one modality and label."""
+    """Tasks, drawn candidates and kept images of one modality and label.
+
+    `verified` of the kept were accepted by the verifier; the others are of what it cannot judge.
+    """
 
     modality: str
     label: str
     tasks: int = 0
     candidates: int = 0
-    accepted: int = 0
+    kept: int = 0
+    verified: int = 0
 
     @property
     def share(self) -> float:
         """Tasks that got their image."""
-        return self.accepted / self.tasks if self.tasks else 0.0
+        return self.kept / self.tasks if self.tasks else 0.0
 
 
 class Balance(Record):

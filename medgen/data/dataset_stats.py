@@ -92,7 +92,8 @@ class _Counter:
         for row in rows:
             self._candidate(row)
             if row.kept:
-                cell.accepted += 1
+                cell.kept += 1
+                cell.verified += row.accepted is True
                 self._image(row, dataset)
 
     def _candidate(self, row: Row) -> None:
@@ -162,7 +163,7 @@ class _Counter:
         )
 
     def _balance(self, modality: str) -> Balance:
-        counts = [c.accepted for c in self.cells.values() if c.modality == modality]
+        counts = [c.kept for c in self.cells.values() if c.modality == modality]
         return Balance(
             labels=len(counts),
             smallest=min(counts),

@@ -13,9 +13,10 @@ def test_a_dataset_is_counted(folder):
     stats = measure(open_dataset(folder))
     assert (stats.images, stats.tasks, stats.candidates, stats.rejected) == (6, 7, 7, 1)
     assert stats.cells[0] == Cell(
-        modality="Chest X-ray", label="cardiomegaly", tasks=1, candidates=1, accepted=0
+        modality="Chest X-ray", label="cardiomegaly", tasks=1, candidates=1, kept=0
     )
     assert [cell.share for cell in stats.cells] == [0, 1, 1, 1]
+    assert [(cell.kept, cell.verified) for cell in stats.cells] == [(0, 0), (2, 2), (2, 2), (2, 2)]
     assert stats.counts["modality"] == {"Chest X-ray": 4, "Fundus": 2}
     assert stats.counts["severity"] == {"(not asked)": 4, "mild": 2}
     assert stats.rejections == {"blurred": 1, "cardiomegaly: contradicted": 1}

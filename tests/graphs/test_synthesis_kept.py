@@ -10,7 +10,9 @@ import pytest
 from inline_crew import SPEC, BatchingPhantom, Make, files
 from phantom import PhantomPanel, phantom_collaborators
 
+from medgen.data.dataset_folder import open_dataset
 from medgen.data.dataset_rows import read_rows
+from medgen.data.dataset_stats import measure
 from medgen.data.images import pixel_sha256
 from medgen.errors import BadInput
 from medgen.feedback.log import FeedbackLog
@@ -78,6 +80,9 @@ def test_what_no_check_measures_is_kept_if_asked_but_not_where_a_check_failed(
     rows = list(read_rows(tmp_path / "set"))
     kept = [row for row in rows if row.kept]
     assert {(row.label, row.accepted) for row in kept} == {("cardiomegaly", True), ("normal", None)}
+    cells = {cell.label: cell for cell in measure(open_dataset(tmp_path / "set")).cells}
+    assert cells["cardiomegaly"].verified == cells["cardiomegaly"].kept > 0
+    assert cells["normal"].verified == 0 < cells["normal"].kept
     failed = [row for row in rows if row.label == "cardiomegaly" and row.accepted is None]
     assert failed and all(row.reasons and row.path.startswith("rejected/") for row in failed)
 
