@@ -175,7 +175,7 @@ def test_a_loss_that_is_no_number_and_a_truncated_picture_are_told(configure, pi
         train(configure(lr=1e30), Told())
     (tmp_path / "cut.png").write_bytes((pictures / "a1.png").read_bytes()[:60])
     (tmp_path / "table.csv").write_text(
-        f"path,text,modal\ncut.png,x,OCT\n{pictures}/a1.png,y,OCT\n"
-    )
+        f"path,text,modal,group\ncut.png,x,OCT,a\n{pictures}/a1.png,y,OCT,a\n"
+    )  # a group for both: without one the path, a new folder each run, decides on the fold
     with pytest.raises(BadInput, match=r"cut\.png.*1 of 2 pictures here cannot be read"):
         train(configure("cut", table=tmp_path / "table.csv", cache=tmp_path), Told())
