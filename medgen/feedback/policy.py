@@ -1,10 +1,10 @@
 """Policy training: an adapter over the compact generator that draws what was preferred.
 
-Reward-weighted denoising (default) or Diffusion-DPO, on accelerate, by the loop that trains
-generators: one core or several GPUs, resumed from the last checkpoint after a kill. The base's
-weights are frozen and never written; the reference is the same U-Net with its adapter off. Every
-check measures held-out prompts (does the adapter tell better from worse?) and fidelity (does it
-still denoise real images?), and training stops when either gets worse.
+Reward-weighted denoising (default), Diffusion-DPO or steering that paid, on accelerate, by the
+loop that trains generators: one core or several GPUs, resumed from the last checkpoint after a
+kill. The base's weights are frozen and never written; the reference is the same U-Net with its
+adapter off. Every check measures held-out prompts (does the adapter tell better from worse?) and
+fidelity (does it still denoise real images?), and training stops when either gets worse.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from medgen.feedback.objectives import (
 from medgen.feedback.policy_config import PolicyConfig
 from medgen.feedback.policy_data import PolicyBatch, PolicyData
 from medgen.feedback.policy_run import PolicyCheck, PolicyRun
+from medgen.feedback.policy_steering import SteeredTargets
 from medgen.feedback.preferences import Reward, read_preferences
 from medgen.generator.adapter import AdapterLineage, base_hash, read_lineage, write_adapter
 from medgen.generator.backends import BUNDLED
@@ -55,20 +56,23 @@ class PolicyModel(nn.Module):
         super().__init__()
         self.text, self.conditions, self.unet = base.text, base.conditions, base.unet
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Weighted squared errors of the prediction, one an image: (n,)."""
+    def predict(self, batch: Batch) -> Tensor:
+        """The prediction, in the shape of the latents."""
         with torch.no_grad():
             states, pooled = self.text(batch.ids, batch.mask)
             context = self.conditions(states, batch.mask, pooled, batch.modality, batch.vector)
-        predicted = self.unet(
+        predicted: Tensor = self.unet(
             batch.noisy,
             batch.times,
             encoder_hidden_states=context.states,
             encoder_attention_mask=context.mask,
             class_labels=context.pooled,
         ).sample
-        error = (predicted.float() - batch.target).square().mean((1, 2, 3))
-        return error * batch.weights
+        return predicted.float()
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Weighted squared errors of the prediction, one an image: (n,)."""
+        return (self.predict(batch) - batch.target).square().mean((1, 2, 3)) * batch.weights
 
     @contextmanager
     def reference(self) -> Iterator[None]:
@@ -100,6 +104,11 @@ class PolicyTask:
         add_adapter(base.unet, _Lora(config), torch.device("cpu"), torch.float32)
         self.model: PolicyModel = PolicyModel(base)
         self.known: list[Tensor] | None = None
+        self.steered: SteeredTargets | None = None
+        if config.method == "steered":
+            self.steered = SteeredTargets(base, data.objective, config.reach)
+            self.steered.check(data.aims)
+            self.asked: list[tuple[Batch, float]] | None = None
 
     def batch(self, step: int) -> PolicyBatch:
         """See `Task.batch`."""
@@ -111,6 +120,8 @@ class PolicyTask:
 
     def loss(self, model: nn.Module, batch: PolicyBatch) -> Tensor:
         """The objective on rated images, and the denoising loss of real ones beside it."""
+        if self.steered is not None:
+            return self._steered_loss(self.steered, model, batch)
         config, reference = self.config, None
         if config.method == "dpo" or config.repulsion:
             with self.model.reference():
@@ -130,6 +141,34 @@ class PolicyTask:
             loss = loss + config.real.weight * share * scale * model(batch.real).mean()
         return loss
 
+    def _steered_loss(
+        self, steered: SteeredTargets, model: nn.Module, batch: PolicyBatch
+    ) -> Tensor:
+        """Distance from the moved prediction on rated images, from the base's own on real ones."""
+        with self.model.reference():
+            asked = steered.of(batch.rated, self.model.predict(batch.rated), batch.wishes)
+        loss: Tensor = model(asked).mean()
+        if batch.real is not None and self.config.real is not None:
+            with self.model.reference():
+                same = batch.real._replace(target=self.model.predict(batch.real))
+            share = self.config.real.share / (1 - self.config.real.share)
+            loss = loss + self.config.real.weight * share * model(same).mean()
+        return loss
+
+    def _steering_left(self, steered: SteeredTargets, device: torch.device) -> float | None:
+        """Of what steering moves on held-out prompts, the share that is not foreseen."""
+        if self.asked is None:
+            self.asked = []
+            for plain, wishes in self.data.held_out_wishes():
+                batch = plain.to(device)
+                with self.model.reference():
+                    predicted = self.model.predict(batch)
+                    asked = steered.of(batch, predicted, wishes)
+                    self.asked.append((asked, float(self.model(asked).sum())))
+        moved = sum(size for _, size in self.asked)
+        left = sum(float(self.model(batch).sum()) for batch, _ in self.asked)
+        return left / moved if moved else None
+
     @torch.no_grad()
     def check(self, step: int, device: torch.device) -> PolicyCheck:
         """What is measured on held-out prompts and images."""
@@ -144,6 +183,7 @@ class PolicyTask:
         for batch in self.data.held_out_real():
             total += float(self.model(batch.to(device)).sum())
             count += batch.size
+        left = None if self.steered is None else self._steering_left(self.steered, device)
         self.model.train()
         joined = torch.cat(margins) if margins else None
         return PolicyCheck(
@@ -153,6 +193,7 @@ class PolicyTask:
             if joined is None
             else float(((joined > 0).float() + 0.5 * (joined == 0).float()).mean()),
             preferred_loss=float(torch.cat(errors)[::2].mean()) if errors else None,
+            steering_left=left,
             fidelity_loss=total / count if count else None,
         )
 

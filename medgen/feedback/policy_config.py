@@ -48,7 +48,8 @@ class PolicyConfig(LoopConfig):
         raters: Of these, only whose labels count; all when empty.
         modalities: Modality cards' names to train on; all that the base draws when empty.
         selector: Folder of a trained selector whose scores are the rewards; the labels when null.
-        method: "reward_weighted" or "dpo" (Wallace et al. 2023, arXiv 2311.12908).
+        method: "reward_weighted", "dpo" (Wallace et al. 2023, arXiv 2311.12908) or "steered" (see
+            `medgen.feedback.policy_steering`).
         rank: Rank of the adapter; its effect is scaled by alpha / rank.
         targets: Ends of the names of the layers that get an adapter, or regular expressions.
         temperature: Of the exponential weights, in deviations of a prompt's rewards.
@@ -59,6 +60,7 @@ class PolicyConfig(LoopConfig):
         anchor: Of DPO: how much a winner that is drawn worse than before counts against its pair.
         least_difference: Of two rewards, for their images to be a pair.
         same_noise: Only images drawn from one noise are pairs: a steered one and its plain one.
+        reach: Of "steered": how far foreseen pictures are moved, in steps of steering.
         real: Real images beside; null trains without, and the adapter says so.
         condition_dropout: Share of rated images trained without their conditions.
         latent_noise: Deviation of the noise on latents that the decoder was trained to bear.
@@ -75,7 +77,7 @@ class PolicyConfig(LoopConfig):
     raters: list[str] = Field(default_factory=list)
     modalities: list[str] = Field(default_factory=list)
     selector: Path | None = None
-    method: Literal["reward_weighted", "dpo"] = "reward_weighted"
+    method: Literal["reward_weighted", "dpo", "steered"] = "reward_weighted"
     rank: PositiveInt = 8
     alpha: PositiveInt = 8
     targets: list[str] = Field(default=list(TARGETS), min_length=1)
@@ -87,6 +89,7 @@ class PolicyConfig(LoopConfig):
     anchor: float = Field(default=0.0, ge=0)
     least_difference: float = Field(default=0.25, ge=0)
     same_noise: bool = False
+    reach: float = Field(default=1.0, gt=0)
     real: RealShare | None = None
     condition_dropout: float = Field(default=0.1, ge=0, lt=1)
     latent_noise: float = Field(default=0.05, ge=0)

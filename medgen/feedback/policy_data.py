@@ -20,6 +20,7 @@ from torch import Tensor
 from medgen.errors import BadInput
 from medgen.feedback.objectives import advantages, preference_weights
 from medgen.feedback.policy_config import PolicyConfig, RealShare
+from medgen.feedback.policy_steering import LEAST_TIME, Wish, aims_that_paid
 from medgen.feedback.preferences import Example, Preferences, held_out_prompts
 from medgen.generator import structured
 from medgen.generator.compact import CompactGenerator
@@ -42,13 +43,15 @@ class PolicyBatch(NamedTuple):
     """Rated images, with a signed weight each, and real ones.
 
     Of pairs, winners and losers alternate in `rated`, and `signed` is all ones. `together` is how
-    many rated images are never parted.
+    many rated images are never parted, `wishes` what each is steered towards, where that is
+    learned.
     """
 
     rated: Batch
     signed: Tensor
     real: Batch | None
     together: int
+    wishes: tuple[Wish, ...] = ()
 
     @property
     def size(self) -> int:
@@ -63,12 +66,13 @@ class PolicyBatch(NamedTuple):
             self.signed[index * size : (index + 1) * size],
             self.real.part(index, count) if self.real is not None else None,
             self.together,
+            self.wishes[index * size : (index + 1) * size],
         )
 
     def to(self, device: torch.device) -> PolicyBatch:
         """The same on a device."""
         real = self.real.to(device) if self.real is not None else None
-        return PolicyBatch(self.rated.to(device), self.signed.to(device), real, self.together)
+        return self._replace(rated=self.rated.to(device), signed=self.signed.to(device), real=real)
 
 
 def _shares(examples: Sequence[Example]) -> np.ndarray:
@@ -121,6 +125,13 @@ class PolicyData:
         examples = self.training.examples
         self.pair_shares = _shares([examples[i] for i, _ in self.training.pairs])
         self.image_shares = _shares([examples[i] for i in self.telling])
+        self.aims = aims_that_paid(examples) if config.method == "steered" else {}
+        self.every_share = _shares(examples)
+        if config.method == "steered" and not self.aims:
+            raise BadInput(
+                "method steered: no request of the log has a steered image that was rated better "
+                "than a plain one of the same noise: rate such pairs, or use another method"
+            )
         self.real = self._real(config.real, folder) if config.real is not None else None
 
     def _signed(self) -> Tensor:
@@ -185,6 +196,13 @@ class PolicyData:
         """The batch of a step."""
         config = self.config
         generator = np.random.default_rng([config.seed, step])
+        if config.method == "steered":
+            drawn = self.every_share.searchsorted(generator.random(config.rated), "right")
+            rated, wishes = self._wished(
+                self.latents, self.training.examples, drawn.tolist(), f"{config.seed} {step}",
+                config.condition_dropout,
+            )  # fmt: skip
+            return PolicyBatch(rated, torch.ones(len(drawn)), self._real_batch(step), 1, wishes)
         if config.method == "dpo":
             chosen = self.pair_shares.searchsorted(generator.random(config.rated // 2), "right")
             numbers = [index for pair in chosen for index in self.training.pairs[int(pair)]]
@@ -198,8 +216,11 @@ class PolicyData:
             self.latents, self.training.examples, numbers, together, f"{config.seed} {step}",
             config.condition_dropout,
         )  # fmt: skip
-        real = self.real.training(step) if self.real is not None and config.real_count else None
-        return PolicyBatch(rated, signed, real, together)
+        return PolicyBatch(rated, signed, self._real_batch(step), together)
+
+    def _real_batch(self, step: int) -> Batch | None:
+        wanted = self.real is not None and self.config.real_count
+        return self.real.training(step) if wanted and self.real is not None else None
 
     def held_out_pairs(self) -> Iterator[Batch]:
         """Pairs of held-out prompts, winner and loser in turn, always under the same noise."""
@@ -211,6 +232,19 @@ class PolicyData:
         for start in range(0, len(numbers), CHECK_BATCH):
             part = numbers[start : start + CHECK_BATCH]
             yield self._rated(self.aside_latents, self.aside.examples, part, 2, f"check {start}", 0)
+
+    def held_out_wishes(self) -> Iterator[tuple[Batch, tuple[Wish, ...]]]:
+        """Images of held-out prompts and what they are steered towards, where steering paid."""
+        if self.aside_latents is None:
+            return
+        examples = self.aside.examples
+        paid = [i for i, one in enumerate(examples) if self.aims.get(one.group)]
+        count = min(len(paid), self.config.held_out_pairs)
+        places = {int(place) for place in np.linspace(0, len(paid) - 1, count)} if count else set()
+        numbers = [paid[place] for place in sorted(places)]
+        for start in range(0, len(numbers), CHECK_BATCH):
+            part = numbers[start : start + CHECK_BATCH]
+            yield self._wished(self.aside_latents, examples, part, f"wished {start}", 0)
 
     def held_out_real(self) -> Iterator[Batch]:
         """What fidelity is measured on: real images, else the log's, of held-out prompts."""
@@ -224,6 +258,27 @@ class PolicyData:
                     self.aside_latents, self.aside.examples, part, 1, f"own {start}", 0
                 )
 
+    def _wished(
+        self,
+        latents: KeptLatents,
+        examples: Sequence[Example],
+        numbers: Sequence[int],
+        key: str,
+        dropout: float,
+    ) -> tuple[Batch, tuple[Wish, ...]]:
+        """Images with wishes; those whose condition is dropped keep the modality, and wish nothing.
+
+        That is what the sampler's branch without a prompt hears, which is to stay as it was.
+        """
+        random_ = random.Random(f"dropped {key}")
+        dropped = [random_.random() < dropout for _ in numbers]
+        batch = self._rated(latents, examples, numbers, 1, key, 0, LEAST_TIME, dropped)
+        wishes = tuple(
+            Wish({} if gone else self.aims.get(examples[number].group, {}), random_.getrandbits(32))
+            for gone, number in zip(dropped, numbers, strict=True)
+        )
+        return batch, wishes
+
     def _rated(
         self,
         latents: KeptLatents,
@@ -232,6 +287,8 @@ class PolicyData:
         together: int,
         key: str,
         dropout: float,
+        least_time: int = 0,
+        only_modality: Sequence[bool] | None = None,
     ) -> Batch:
         random_ = random.Random(key)
         generator = torch.Generator().manual_seed(random_.getrandbits(60))
@@ -246,15 +303,17 @@ class PolicyData:
 
         clean = clean + self.config.latent_noise * shared() / std
         noise = shared()
-        times = torch.randint(0, STEPS, (groups, 1), generator=generator)
+        times = torch.randint(least_time, STEPS, (groups, 1), generator=generator)
         times = times.expand(groups, together).reshape(-1)
         # The conditions of a pair go together too.
         dropped = [random_.random() < dropout for _ in range(groups) for _ in range(together)]
         if together > 1:
             dropped = [dropped[i - i % together] for i in range(len(dropped))]
         told = [examples[i].conditioning for i in numbers]
-        texts = ["" if gone else one.prompt for gone, one in zip(dropped, told, strict=True)]
         modals = [None if gone else one.modality for gone, one in zip(dropped, told, strict=True)]
+        if only_modality is not None:
+            dropped = list(only_modality)
+        texts = ["" if gone else one.prompt for gone, one in zip(dropped, told, strict=True)]
         given = [{} if gone else one.structured for gone, one in zip(dropped, told, strict=True)]
         conditions = self.base.conditions
         ids, mask = self.base.tokenizer(conditions.words(texts, modals))

@@ -38,13 +38,15 @@ class PolicyCheck(Record):
     `preference_loss` is DPO's on held-out pairs (ln 2 for the base), `preference_accuracy` the
     share of them that the adapter tells apart better than the base (0.5 for the base),
     `preferred_loss` the denoising loss of the better images alone, which reward-weighted training
-    lowers, `fidelity_loss` the denoising loss on held-out real images (or the log's own).
+    lowers, `steering_left` the share of what steering moves that the adapter does not foresee yet
+    (1 for the base), `fidelity_loss` the denoising loss on held-out real images (or the log's own).
     """
 
     step: int
     preference_loss: float | None = None
     preference_accuracy: float | None = None
     preferred_loss: float | None = None
+    steering_left: float | None = None
     fidelity_loss: float | None = None
 
 
@@ -119,8 +121,11 @@ class PolicyRun(TrainingRun):
         if not self._faithful(check):
             return math.inf
         # Each objective by its own figure: DPO's loss grows with any adapter that moves far.
-        dpo = self.choices.method == "dpo"
-        figure = check.preference_loss if dpo else check.preferred_loss
+        figure = {
+            "dpo": check.preference_loss,
+            "steered": check.steering_left,
+            "reward_weighted": check.preferred_loss,
+        }[self.choices.method]
         if figure is not None:
             return figure
         # With no prompt to spare, the longest training that keeps fidelity.
