@@ -71,7 +71,7 @@ def main() -> None:
         )
         moved = np.abs(before.astype(float) - after.astype(float)).mean()
         print(
-            f"{finding}: steering reader {own[0]:.2f} -> {own[1]:.2f}, evaluation's reader "
+            f"{finding}: verifier's reader {own[0]:.2f} -> {own[1]:.2f}, evaluation's reader "
             f"{held_out}, pixels moved by {moved:.1f}",
             flush=True,
         )

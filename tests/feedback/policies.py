@@ -48,8 +48,17 @@ def tiny_generator(folder: Path) -> Path:
     return folder / "generator"
 
 
-def squares_log(folder: Path, prompts: int = 8, bright_is_better: bool = True) -> FeedbackLog:
-    """A log in which raters like bright squares (5) and not dark ones (1), four a prompt."""
+def squares_log(
+    folder: Path,
+    prompts: int = 8,
+    bright_is_better: bool = True,
+    aims: dict[str, dict[str, list[str]]] | None = None,
+) -> FeedbackLog:
+    """A log in which raters like bright squares (5) and not dark ones (1), four a prompt.
+
+    Each dark one has a bright one of its noise. With `aims`, by modality, all prompts of it ask for
+    the same, and bright ones were steered.
+    """
     log = FeedbackLog(folder / "log.sqlite")
     random_ = np.random.default_rng(0)
     for number in range(prompts):
@@ -59,6 +68,8 @@ def squares_log(folder: Path, prompts: int = 8, bright_is_better: bool = True) -
             bright = index % 2 == 1
             pixels = random_.integers(0, 40, (SIDE, SIDE, 3), dtype=np.uint8)
             pixels[16:48, 16:48] = 230 if bright else 90
+            steered = (aims or {}).get(modality, {}) if bright else {}
+            told = modality if aims else prompt
             path = folder / f"{number}-{index}.png"
             save_synthetic_png(path, pixels)
             candidate = LoggedCandidate(
@@ -71,7 +82,9 @@ def squares_log(folder: Path, prompts: int = 8, bright_is_better: bool = True) -
                     id=f"image0-round1-{index}",
                     round=1,
                     image=str(path),
-                    conditioning=Conditioning(prompt=prompt, modality=modality, seed=index // 2),
+                    conditioning=Conditioning(
+                        prompt=told, modality=modality, seed=number * 2 + index // 2, aims=steered
+                    ),
                 ),
             )
             good = 5 if bright == bright_is_better else 1

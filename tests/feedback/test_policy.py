@@ -14,10 +14,17 @@ from medgen.errors import BadInput, MedgenError
 from medgen.feedback.log import FeedbackLog
 from medgen.feedback.policy import train_policy
 from medgen.feedback.policy_run import read_checks
+from medgen.feedback.policy_steering import SteeredTargets, Wish, aims_that_paid
 from medgen.feedback.preferences import held_out_prompts, read_preferences
 from medgen.feedback.records import Pair
 from medgen.generator.adapter import base_hash, read_lineage
 from medgen.generator.checkpoints import read_state
+from medgen.generator.compact import CompactGenerator
+from medgen.generator.sampling import Levels
+from medgen.generator.steering import STEP, steering_reader
+from medgen.generator.training.batches import Batch
+from medgen.generator.training.config import ObjectiveConfig
+from medgen.generator.training.objective import Objective
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +68,75 @@ def test_held_out_prompts_are_told_apart_and_the_base_is_untouched(
     if method == "dpo":
         assert told.steps[0].loss == pytest.approx(math.log(2), abs=1e-6)
         assert told.steps[-1].loss < 0.8 * math.log(2)
+
+
+AIMS = {
+    "Brain MRI": {"brain_tumor": ["meningioma"]},
+    "Fundus": {"fundus_disease": ["cataract"]},
+}
+
+
+def test_what_steering_made_is_foreseen_without_it(generator, tmp_path):
+    log = squares_log(tmp_path, aims=AIMS)
+    before = base_hash(generator)
+    config = policy(
+        tmp_path, generator, log, method="steered", steps=24, batch=16, lr=1e-3, rank=8, alpha=8,
+        save_every=8, condition_dropout=0.2,
+    )  # fmt: skip
+    lineage = read_lineage(train_policy(config, Told()))
+    checks = read_checks(config.out)
+    assert checks[0].steering_left == pytest.approx(1, abs=1e-5)
+    left = [one.steering_left for one in checks]
+    assert left == sorted(left, reverse=True)
+    assert left[-1] < 0.985
+    assert lineage.metrics["steering_left"] == pytest.approx(left[-1], abs=1e-9)
+    assert base_hash(generator) == before
+
+
+def test_a_step_towards_what_was_asked(generator):
+    """The target is a foreseen picture that the reader likes better, only where it was asked."""
+    base = CompactGenerator(generator, steps=2, guidance_scale=1.0, micro_batch=1)
+    objective = Objective(ObjectiveConfig())
+    targets = SteeredTargets(base, objective, reach=1.0)
+    draw = torch.Generator().manual_seed(0)
+    noisy, predicted = torch.randn(2, 3, 16, 4, 4, generator=draw)
+    times = torch.tensor([300, 500, 700])
+    nothing = torch.zeros(3)
+    batch = Batch(noisy, times, nothing, nothing, nothing, nothing, predicted, torch.ones(3))
+    wishes = [Wish(AIMS["Brain MRI"], 1), Wish({}, 2), Wish(AIMS["Fundus"], 3)]
+    target = targets.of(batch, predicted, wishes).target
+    assert torch.equal(target[1], predicted[1])
+    alpha = objective.scheduler.alphas_cumprod[times].view(-1, 1, 1, 1)
+    levels = Levels(alpha, "v_prediction")
+    foreseen, moved = levels.clean(predicted, noisy), levels.clean(target, noisy)
+    distance = (moved - foreseen).flatten(1).norm(dim=1)
+    assert distance[[0, 2]].tolist() == pytest.approx([STEP * 16] * 2, rel=1e-3)  # 256 numbers
+
+    def shown(latents, index, head, name):
+        pixels = (base.autoencoder.decode(latents * base.std + base.mean, None) + 1) * 127.5
+        picture = pixels[index].clamp(0, 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        return steering_reader().read(picture[None])[0].heads[head][name]
+
+    with torch.no_grad():
+        for index, head, name in (
+            (0, "brain_tumor", "meningioma"),
+            (2, "fundus_disease", "cataract"),
+        ):
+            assert shown(moved, index, head, name) > shown(foreseen, index, head, name)
+
+
+def test_what_did_not_pay_is_not_learned(tmp_path):
+    """Steered images that raters liked less: the request is left as it is drawn."""
+    (tmp_path / "worse").mkdir()
+    liked = read(squares_log(tmp_path, aims=AIMS)).examples
+    assert sorted(aims_that_paid(liked).values(), key=repr) == sorted(AIMS.values(), key=repr)
+    worse = read(squares_log(tmp_path / "worse", aims=AIMS, bright_is_better=False)).examples
+    assert aims_that_paid(worse) == {}
+
+
+def test_steering_is_not_learned_from_a_log_without_it(generator, log, tmp_path):
+    with pytest.raises(BadInput, match="no request of the log has a steered image"):
+        train_policy(policy(tmp_path, generator, log, method="steered"), Told())
 
 
 def test_pairs_of_one_noise(log):
