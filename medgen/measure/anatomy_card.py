@@ -1,10 +1,11 @@
 """Figures of the anatomy checks: ranges on real images, and how well a value tells a finding.
 
 Run as `python -m medgen.measure.anatomy_card DATA FOLDER`, the folder written by
-`medgen.measure.tabulate_anatomy`. Ranges are the 1st and 99th percentile of training images by
-modality. Findings: a logistic fitted on `split=train`, both classes weighing the same, measured on
-`split=test` within the same source. The small NIH films have no split, and some classes have fewer
-than 30 test images: there all images count, in 5 folds by patient or group.
+`medgen.measure.tabulate_anatomy`; a modality without a table there keeps its figures. Ranges are
+the 1st and 99th percentile of training images by modality. Findings: a logistic fitted on
+`split=train`, both classes weighing the same, measured on `split=test` within the same source. The
+small NIH films have no split, and some classes have fewer than 30 test images: there all images
+count, in 5 folds by patient or group.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from medgen.measure.train_reader import fold, read_table
 OUT = Path(__file__).parent / "weights" / "anatomy" / "figures.yaml"
 MIN_AUC, MIN_CASES = 0.65, 30
 """As for lung opacity: a weak measure's probabilities lie near 0.5, where the panel abstains."""
+MOST_REJECTED = 0.02
+"""Share of real held-out images that a count may reject; one that would reject more is told."""
 FOLDS = 5
 
 
@@ -151,6 +154,8 @@ def finding_figures(
         )
     elif low < MIN_AUC or slope * sign <= 0:
         reason = f"AUC {area:.2f} ({low:.2f}-{high:.2f}) on held-out images is too low"
+    elif "only_told" in spec:
+        reason = spec["only_told"]
     how = "5 folds by group" if crossed else "held out"
     view = f", {spec['view']} films" if "view" in spec else ""
     return {
@@ -177,8 +182,46 @@ def _crossed(values: np.ndarray, truth: np.ndarray, folds: np.ndarray) -> np.nda
     return right
 
 
+def rejected_real_images(
+    table: Mapping[str, Mapping[str, float]], rows: Mapping[str, Row], name: str, card: Mapping
+) -> dict:
+    """How many real images a value outside `expected` would reject, unmeasured ones not among them.
+
+    Args:
+        table: Value by name by image path.
+        rows: Every image.
+        name: The value.
+        card: Its entry in `anatomy_cards.yaml`.
+    """
+    low, high = card["expected"]
+    outside: dict[str, list[bool]] = {"held out": [], "training side": []}
+    for path, values in table.items():
+        part = "held out" if rows[path]["fold"] == "test" else "training side"
+        outside[part].append(name in values and not low <= values[name] <= high)
+    rejected, images = sum(outside["held out"]), len(outside["held out"])
+    share = share_interval(rejected, images)
+    return {
+        "expected": [float(low), float(high)],
+        "rejected": rejected,
+        "images": images,
+        "interval": [round(share[0], 4), round(share[1], 4)],
+        "train": f"{sum(outside['training side'])} of {len(outside['training side'])}",
+        "rejects": rejected <= MOST_REJECTED * images,
+        "accuracy": f"{rejected} of {images} real images rejected, {share[0]:.3f}-{share[1]:.3f}, "
+        "held out",
+    }
+
+
 def eye_sides(table: Mapping[str, Mapping[str, float]], rows: Mapping[str, Row]) -> dict:
-    """How often the eye is named rightly, by the file names of the two sources that say it."""
+    """How often the eye is named rightly, by the file names of the two sources that say it.
+
+    `by_macula` is the same of the macula's side of the disc, which is told and judges nothing.
+    """
+    disc, macula = (_eyes_by(table, rows, value) for value in ("eye_side", "macula_eye"))
+    return {**disc, "by_macula": macula["accuracy"]}
+
+
+def _eyes_by(table: Mapping[str, Mapping[str, float]], rows: Mapping[str, Row], value: str) -> dict:
     counts = {"train": [0, 0, 0], "test": [0, 0, 0]}
     for path, values in table.items():
         named = re.search(r"_(left|right)$|(?<=\d)([LR])$", Path(path).stem)
@@ -187,13 +230,13 @@ def eye_sides(table: Mapping[str, Mapping[str, float]], rows: Mapping[str, Row])
             continue
         side = 1.0 if (named[1] or named[2]) in ("right", "R") else -1.0
         counts[part][2] += 1
-        if "eye_side" in values:
-            counts[part][0] += values["eye_side"] == side
+        if value in values:
+            counts[part][0] += values[value] == side
             counts[part][1] += 1
     right, answered, asked = counts["test"]
     share = share_interval(right, max(answered, 1))
     return {
-        "value": "eye_side",
+        "value": value,
         "right": 1,
         "share": round(right / max(answered, 1), 4),
         "interval": [round(share[0], 4), round(share[1], 4)],
@@ -207,23 +250,27 @@ def eye_sides(table: Mapping[str, Mapping[str, float]], rows: Mapping[str, Row])
 
 
 def main(data: str, folder: str) -> None:
-    """Measure all tables of the folder and write `figures.yaml`."""
+    """Measure the tables of the folder and write `figures.yaml`."""
     rows = labelled_rows(Path(data))
-    document: dict = {
-        "source": "python -m medgen.measure.anatomy_card on medgen.measure.tabulate_anatomy",
-        "values": {},
-        "findings": {},
-        "sides": {},
-    }
+    document = yaml.safe_load(OUT.read_text(encoding="utf-8"))
+    document["source"] = "python -m medgen.measure.anatomy_card on medgen.measure.tabulate_anatomy"
     for modality, card in anatomy_cards().items():
-        table = read_values(
-            Path(folder) / f"{modality.lower().replace(' ', '_')}.csv".replace("-", "_")
-        )
+        path = Path(folder) / f"{modality.lower().replace(' ', '_')}.csv".replace("-", "_")
+        if not path.is_file():
+            continue
+        table = read_values(path)
         document["values"][modality] = ranges(table, rows, list(card["values"]))
         document["findings"][modality] = {
             finding: [finding_figures(spec, table, rows) for spec in specs]
             for finding, specs in card["findings"].items()
         }
+        counts = {
+            name: rejected_real_images(table, rows, name, value)
+            for name, value in card["values"].items()
+            if value.get("rejects")
+        }
+        if counts:
+            document.setdefault("rejections", {})[modality] = counts
         if modality == "Fundus":
             document["sides"][modality] = eye_sides(table, rows)
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)

@@ -16,6 +16,10 @@ SIZE = 256
 _LEAST_COLUMNS = 96
 _LEAST_THICKNESS, _MOST_THICKNESS = 14, 130
 _STEP = 2
+_FOLLOWED = 0.2
+"""Share of the scan's own median step that a column must show for its layer to count as seen."""
+_LEAP = 7
+"""Rows in four columns at which a path is jumping, not following."""
 _POCKET = 0.16
 """How far from vitreous to retina a pocket's grey may lie; outer nuclei are dark too."""
 
@@ -29,7 +33,9 @@ def measure_oct(image: np.ndarray) -> Anatomy:
     Returns:
         `retinal_thickness` (share of the frame's height), `foveal_thickness_ratio` (thinnest place
         of the middle over the median), `thickest_ratio`, `fluid_share` (dark pockets over the
-        retina), `layer_contrast` (step in grey levels at the two surfaces).
+        retina), `layer_contrast` (step in grey levels at the two surfaces),
+        `surface_continuity` and `epithelium_continuity` (share of the columns between the scan's
+        two edges in which the layer is seen where it was drawn, without a jump).
     """
     grey = grey_square(image, SIZE)
     columns = _seen_columns(grey)
@@ -56,6 +62,8 @@ def measure_oct(image: np.ndarray) -> Anatomy:
         )
         for name, path in (("retinal surface", surface), ("pigment epithelium", epithelium))
     ]
+    span = _span(grey)
+    followed = _followed(grey[:, columns], surface, epithelium)
     return Anatomy(
         values={
             "retinal_thickness": typical / SIZE,
@@ -63,6 +71,8 @@ def measure_oct(image: np.ndarray) -> Anatomy:
             "thickest_ratio": float(np.percentile(thickness, 98) / typical),
             "fluid_share": float(fluid.sum() / max(retina.sum(), 1)),
             "layer_contrast": contrast,
+            "surface_continuity": float(followed[0].sum() / span),
+            "epithelium_continuity": float(followed[1].sum() / span),
         },
         outlines=outlines,
         lines=lines,
@@ -70,9 +80,20 @@ def measure_oct(image: np.ndarray) -> Anatomy:
     )
 
 
+def _lit(grey: np.ndarray) -> np.ndarray:
+    """(columns,) bool: not empty frame."""
+    return np.asarray(ndimage.gaussian_filter1d(grey.max(axis=0), 2) > 60)
+
+
+def _span(grey: np.ndarray) -> int:
+    """Columns from the first to the last that is not empty frame, gaps included."""
+    lit = np.flatnonzero(_lit(grey))
+    return int(lit[-1] - lit[0] + 1)
+
+
 def _seen_columns(grey: np.ndarray) -> np.ndarray:
     """The longest run of columns that are not empty frame."""
-    seen = ndimage.gaussian_filter1d(grey.max(axis=0), 2) > 60
+    seen = _lit(grey)
     labels, count = ndimage.label(seen)
     if count == 0:
         return np.zeros(0, dtype=int)
@@ -134,6 +155,33 @@ def _contrast(smooth: np.ndarray, surface: np.ndarray) -> float:
     inside = smooth[np.clip(surface + 6, 0, SIZE - 1), places]
     outside = smooth[np.clip(surface - 8, 0, SIZE - 1), places]
     return float(np.median(inside - outside))
+
+
+def _followed(grey: np.ndarray, surface: np.ndarray, epithelium: np.ndarray) -> np.ndarray:
+    """Where each path lies on a layer that is seen: (2, columns) bool, surface and epithelium.
+
+    Args:
+        grey: (rows, columns) float32, the columns of the paths.
+        surface: (columns,) int rows.
+        epithelium: (columns,) int rows.
+    """
+    fine = ndimage.gaussian_filter(grey, 1.5)
+    steps = (
+        _level(fine, surface, 2, 9) - _level(fine, surface, -10, -3),
+        _level(fine, epithelium, -3, 4) - _level(fine, epithelium, 10, 24),
+    )
+    followed = []
+    for step, path in zip(steps, (surface, epithelium), strict=True):
+        moved = np.abs(path[4:] - path[:-4])
+        leaps = np.concatenate([np.zeros(4, dtype=bool), moved >= _LEAP])
+        followed.append((step >= _FOLLOWED * np.median(step)) & ~leaps)
+    return np.stack(followed)
+
+
+def _level(grey: np.ndarray, path: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """Mean grey of each column from `start` to before `stop` rows below a path, (columns,)."""
+    rows = np.clip(path[None] + np.arange(start, stop)[:, None], 0, len(grey) - 1)
+    return np.asarray(grey[rows, np.arange(len(path))].mean(axis=0))
 
 
 def _pockets(

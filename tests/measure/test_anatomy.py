@@ -49,6 +49,28 @@ def test_retinal_surface_and_epithelium_are_found_to_a_few_pixels() -> None:
     assert read.values["retinal_thickness"] == pytest.approx(46 / 256, rel=0.15)
 
 
+@pytest.mark.parametrize("tear", ["black", "vitreous", "flat"])
+def test_torn_band_of_columns_breaks_the_layers(tear) -> None:
+    image, *_ = scan()
+    whole = measure_oct(image).values
+    band = image[:, 150:182]
+    if tear == "black":
+        band[:] = 0
+    elif tear == "vitreous":
+        band[:] = band[:64].repeat(4, axis=0)
+    else:
+        band[:] = band.mean(axis=0, keepdims=True)
+    torn = measure_oct(image).values
+    for name in ("surface_continuity", "epithelium_continuity"):
+        assert whole[name] > 0.97 and torn[name] < 1 - 0.8 * 32 / 256, name
+
+
+def test_layer_that_leaps_is_not_continuous() -> None:
+    image, *_ = scan()
+    image[:, 150:200] = np.roll(image[:, 150:200], 30, axis=0)
+    assert measure_oct(image).values["surface_continuity"] < 0.97
+
+
 def test_fluid_and_swelling_are_told() -> None:
     dry, wet = measure_oct(scan()[0]), measure_oct(scan(fluid=True)[0])
     assert dry.values["fluid_share"] < 0.005 < 0.03 < wet.values["fluid_share"]

@@ -201,6 +201,16 @@ class SideEntry(Record):
     accuracy: str
 
 
+class RejectionEntry(Record):
+    """Which values of a count an image may have, and how many real images have others."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    expected: tuple[float, float]
+    rejects: bool
+    accuracy: str
+
+
 class AnatomyFigures(Record):
     """`medgen/measure/weights/anatomy/figures.yaml`, by modality."""
 
@@ -208,6 +218,7 @@ class AnatomyFigures(Record):
     values: dict[str, dict[str, AnatomyRange]]
     findings: dict[str, dict[str, list[AnatomyEntry]]]
     sides: dict[str, SideEntry]
+    rejections: dict[str, dict[str, RejectionEntry]] = Field(default_factory=dict)
 
 
 class AuditEntry(Record):
