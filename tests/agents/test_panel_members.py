@@ -12,6 +12,7 @@ from medgen.agents.verifier.anatomy_checks import (
     AnatomyCheck,
     EyeSideCheck,
     anatomy_measurements,
+    anatomy_rejections,
 )
 from medgen.agents.verifier.cards import (
     AnatomyFigures,
@@ -25,8 +26,13 @@ from medgen.agents.verifier.cards import (
 from medgen.agents.verifier.checks import ReaderCheck
 from medgen.agents.verifier.open_clip_margin import captions
 from medgen.agents.verifier.panel import conclude, judge
+from medgen.data.dataset_stats import kind_of
 from medgen.measure.anatomy import Anatomy
-from medgen.measure.anatomy_card import anatomy_cards, finding_figures
+from medgen.measure.anatomy_card import (
+    anatomy_cards,
+    finding_figures,
+    rejected_real_images,
+)
 from medgen.records import Finding, Measurement, Plan
 
 ENTRY = {
@@ -59,6 +65,15 @@ FIGURES = AnatomyFigures.model_validate(
                 "answered": 100,
                 "asked": 120,
                 "accuracy": "97 of 100",
+            }
+        },
+        "rejections": {
+            "Fundus": {
+                "disc_count": {
+                    "expected": [1, 1],
+                    "rejects": True,
+                    "accuracy": "0 of 185 real images rejected, 0.000-0.020, held out",
+                }
             }
         },
     }
@@ -215,6 +230,30 @@ def test_anatomy_is_told_with_the_range_of_real_images() -> None:
     assert placed.expected is None and placed.accuracy is None
 
 
+def test_count_that_no_real_image_has_rejects_where_it_is_reliable(monkeypatch) -> None:
+    two, one, none = (Anatomy(v) for v in ({"disc_count": 2.0}, {"disc_count": 1.0}, {}))
+    (line,) = anatomy_rejections(two, "Fundus")
+    assert line.startswith("2 discs, 1 expected (0 of 185 real images")
+    assert kind_of(line) == "N discs, N expected"
+    assert anatomy_rejections(one, "Fundus") == anatomy_rejections(none, "Fundus") == []
+    assert anatomy_rejections(two, "OCT") == []
+    known = FIGURES.rejections["Fundus"]["disc_count"].model_copy(update={"rejects": False})
+    figures = FIGURES.model_copy(update={"rejections": {"Fundus": {"disc_count": known}}})
+    monkeypatch.setattr(anatomy_module, "anatomy_figures", lambda: figures)
+    assert anatomy_rejections(two, "Fundus") == []
+
+
+@pytest.mark.parametrize(("doubled", "rejects"), [(0, True), (2, True), (3, False)])
+def test_count_rejects_only_while_hardly_any_real_image_would_be(doubled, rejects) -> None:
+    rows = {f"{place}": {"fold": "test" if place < 100 else "train"} for place in range(200)}
+    table = {path: {"n": 2.0 if int(path) < doubled else 1.0} for path in rows}
+    table["99"] = {}
+    table["150"] = {"n": 0.0}
+    found = rejected_real_images(table, rows, "n", {"expected": [1, 1]})
+    assert (found["rejected"], found["images"], found["rejects"]) == (doubled, 100, rejects)
+    assert found["train"] == "1 of 100"
+
+
 def test_bundled_figures_fit_the_hand_written_cards() -> None:
     bundled = anatomy_figures()
     for modality, card in anatomy_cards().items():
@@ -243,6 +282,8 @@ def test_figures_come_from_one_source_and_the_right_direction() -> None:
     good = finding_figures(spec, table, rows)
     assert good["measurable"] and good["slope"] > 0
     assert good["with_it"] + good["without_it"] == 100
+    told = finding_figures({**spec, "only_told": "it read the levels"}, table, rows)
+    assert not told["measurable"] and told["reason"] == "it read the levels"
     wrong = finding_figures({**spec, "more": False}, table, rows)
     assert not wrong["measurable"] and wrong["auc"] == pytest.approx(1 - good["auc"], abs=1e-3)
 
@@ -279,3 +320,19 @@ def test_plan_that_asks_nothing_gets_what_was_found_and_no_acceptance(panel, mon
         if finding.verdict == "confirmed" and finding.status == "absent":
             assert expected is not None and expected[1] is not None
     assert {one.name for one in critique.anatomy} >= {"brain_area", "mirror_correlation"}
+
+
+def fundus_with_two_discs():
+    rows, columns = np.mgrid[0:256, 0:256]
+    image = np.zeros((256, 256, 3), np.uint8)
+    image[np.hypot(columns - 128, rows - 128) < 120] = (150, 80, 40)
+    for x in (70, 186):
+        image[np.hypot(columns - x, rows - 124) < 14] = (240, 200, 100)
+    return image
+
+
+def test_fundus_with_two_discs_is_rejected_by_the_panel(panel, monkeypatch) -> None:
+    monkeypatch.setattr(anatomy_module, "anatomy_figures", anatomy_figures)
+    critique = panel.verify(fundus_with_two_discs(), Plan(prompt="", modality="Fundus"))
+    assert any(line.startswith("2 discs, 1 expected") for line in critique.rejections)
+    assert critique.accepted is False

@@ -1,4 +1,4 @@
-"""Checks on what the anatomy modules read: a value against a finding, and which eye it is.
+"""Checks on what the anatomy modules read: a value against a finding, the eye, impossible counts.
 
 Probabilities come from logistics fitted on real images and their figures from the card
 (`medgen/measure/weights/anatomy/figures.yaml`); a value that tells too little abstains with that
@@ -123,6 +123,19 @@ class EyeSideCheck:
         return Measured(
             [measurement], share if right else 1 - share, 1.0, corrections, necessary=True
         )
+
+
+def anatomy_rejections(anatomy: Anatomy, modality: str) -> list[str]:
+    """What no image of the modality has, by counts that hardly ever reject a real image."""
+    lines = []
+    for name, entry in anatomy_figures().rejections.get(modality, {}).items():
+        value = anatomy.values.get(name)
+        low, high = entry.expected
+        if entry.rejects and value is not None and not low <= value <= high:
+            unit = anatomy_cards()[modality]["values"][name]["unit"]
+            wanted = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+            lines.append(f"{value:g} {unit}, {wanted} expected ({entry.accuracy})")
+    return lines
 
 
 def anatomy_measurements(anatomy: Anatomy, modality: str) -> list[Measurement]:

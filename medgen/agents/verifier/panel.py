@@ -17,7 +17,12 @@ import numpy as np
 from scipy.special import expit, logit
 
 from medgen import measure
-from medgen.agents.verifier.anatomy_checks import AnatomyCheck, EyeSideCheck, anatomy_measurements
+from medgen.agents.verifier.anatomy_checks import (
+    AnatomyCheck,
+    EyeSideCheck,
+    anatomy_measurements,
+    anatomy_rejections,
+)
 from medgen.agents.verifier.cards import Limits, anatomy_figures, reader_card, rules
 from medgen.agents.verifier.checks import (
     Abstain,
@@ -164,6 +169,7 @@ class Panel:
             )
         quality = evidence.quality(plan.modality)
         rejections += [p for p in quality.problems if p in rules().rejecting_problems]
+        rejections += anatomy_rejections(evidence.anatomy(plan.modality), plan.modality)
         nearest = evidence.nearest_training(plan.modality)
         if generated and bundled_index().too_close(nearest, plan.modality):
             rejections.append(
