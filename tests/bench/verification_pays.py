@@ -36,6 +36,7 @@ SIDE = 256
 NAMES = {
     "Brain MRI": {"normal": "no tumor", "brain tumor": ""},
     "Fundus": {},
+    "Chest CT": {},
     "Chest X-ray": {"COVID-19 pneumonia": "COVID-19"},
 }
 
