@@ -245,8 +245,23 @@ def copies_change(
             found = nearest_training(images, [modality] * len(images))
             near += [float(index.too_close(one, modality)) for one in found]
         flags.append(np.array(near))
-    figure = _Figure(COPIES, modality, "coarse structure, the bundled index", "lower")
-    return _mean_change(figure, flags[0], flags[1:], tables[0].groups, resampling)
+    scorer = "coarse structure, the bundled index"
+    return share_change(COPIES, modality, scorer, flags[0], flags[1:], tables[0].groups, resampling)
+
+
+def share_change(
+    metric: str,
+    modality: str,
+    scorer: str,
+    before: np.ndarray,
+    after: Sequence[np.ndarray],
+    groups: np.ndarray,
+    resampling: Resampling,
+) -> Change | None:
+    """How a share of images that is better low changed, from (n,) flags of each set."""
+    return _mean_change(
+        _Figure(metric, modality, scorer, "lower"), before, after, groups, resampling
+    )
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from medgen.evaluation.paired import (
 )
 from medgen.evaluation.tables import ImageTable, Row
 from medgen.generator.adapter import AdapterLineage, read_lineage
+from medgen.graphs.rlhf_anatomy import anatomy_change
 from medgen.graphs.rlhf_config import EvaluationStage, RoundConfig
 from medgen.graphs.rlhf_drawing import Progress, Task, listed
 from medgen.graphs.rlhf_watch import PLOT, WatchPoint, plot, watch
@@ -131,7 +132,8 @@ def judge(
                     notes += [] if note in notes else [note]
             found += diversity_changes(before, tables, modality, encoder, resampling)
             copies = copies_change(before, tables, modality, resampling)
-            found += [copies] if copies is not None else []
+            anatomy = anatomy_change(before, tables, modality, resampling)
+            found += [one for one in (copies, anatomy) if one is not None]
         changes[name] = found
         progress("comparing", place + 1, len(sets))
     return changes, notes

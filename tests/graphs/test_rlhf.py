@@ -9,9 +9,12 @@ import pytest
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "feedback"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "measure"))
 
 from policies import squares_log, tiny_generator
+from test_fundus_anatomy import eye
 
+from medgen.data.images import save_synthetic_png
 from medgen.errors import BadInput
 from medgen.evaluation.paired import (
     AGREEMENT,
@@ -27,6 +30,7 @@ from medgen.evaluation.tables import ImageTable, Row
 from medgen.generator.adapter import base_hash
 from medgen.generator.training.progress import LineReporter
 from medgen.graphs import rlhf
+from medgen.graphs.rlhf_anatomy import anatomy_change
 from medgen.graphs.rlhf_config import RoundConfig, load_round
 from medgen.graphs.rlhf_drawing import tasks_of
 from medgen.graphs.rlhf_report import RoundReport
@@ -218,8 +222,6 @@ class Stretched:
 
 
 def pictures(folder, name, shift, count=64):
-    from medgen.data.images import save_synthetic_png
-
     random_ = np.random.default_rng(1)
     rows = []
     for i in range(count):
@@ -251,6 +253,21 @@ def test_drawings_that_grow_alike_are_told(tmp_path):
     (found,) = diversity_changes(before, [after], "Brain MRI", Stretched(), Resampling(0, 200))
     assert found.after == 0 < found.before
     assert found.high < 0
+
+
+def test_a_second_disc_that_pleases_readers_is_told(tmp_path):
+    def drawn(name, second):
+        rows = []
+        for i in range(8):
+            save_synthetic_png(tmp_path / f"{name}-{i}.png", eye(second=second if i % 2 else None))
+            rows.append(Row(tmp_path / f"{name}-{i}.png", "", "Fundus", group=f"prompt {i // 2}"))
+        return ImageTable(name, tuple(rows), 256, True)
+
+    before, after = drawn("before", None), drawn("after", (70, 90))
+    found = anatomy_change(before, [after], "Fundus", Resampling(0, 200))
+    assert (found.before, found.after, found.better) == (0, 0.5, "lower")
+    assert found.low > 0
+    assert anatomy_change(before, [after], "Breast MRI", Resampling(0, 200)) is None
 
 
 def test_the_report_is_a_record():
