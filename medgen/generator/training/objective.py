@@ -13,6 +13,14 @@ from torch import Tensor
 from medgen.generator.training.config import ObjectiveConfig
 
 STEPS = 1000
+BETAS = {"linear": (1e-4, 0.02), "scaled_linear": (0.00085, 0.012)}
+"""First and last beta: Ho et al. 2020, and Stable Diffusion's (Rombach et al. 2022, arXiv
+2112.10752). The cosine schedule has its own."""
+
+
+def betas(schedule: str) -> dict[str, float]:
+    """What a scheduler of diffusers is told of a schedule's ends."""
+    return dict(zip(("beta_start", "beta_end"), BETAS.get(schedule, ()), strict=False))
 
 
 class Objective:
@@ -29,6 +37,7 @@ class Objective:
             num_train_timesteps=STEPS,
             beta_schedule=config.schedule,
             prediction_type=config.prediction,
+            **betas(config.schedule),
         )
 
     def noisy(self, clean: Tensor, noise: Tensor, times: Tensor) -> Tensor:
@@ -70,5 +79,6 @@ class Objective:
             beta_schedule=self.config.schedule,
             prediction_type=self.config.prediction,
             timestep_spacing="trailing",
+            **betas(self.config.schedule),
             **clipped,
         )
