@@ -104,11 +104,11 @@ class PolicyTask:
         add_adapter(base.unet, _Lora(config), torch.device("cpu"), torch.float32)
         self.model: PolicyModel = PolicyModel(base)
         self.known: list[Tensor] | None = None
+        self.asked: list[tuple[Batch, float]] | None = None
         self.steered: SteeredTargets | None = None
         if config.method == "steered":
             self.steered = SteeredTargets(base, data.objective, config.reach)
             self.steered.check(data.aims)
-            self.asked: list[tuple[Batch, float]] | None = None
 
     def batch(self, step: int) -> PolicyBatch:
         """See `Task.batch`."""

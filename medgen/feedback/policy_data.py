@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from diffusers import DDPMScheduler
 from torch import Tensor
 
 from medgen.errors import BadInput
@@ -108,7 +109,9 @@ class PolicyData:
                 schedule=base.scheduler_config["beta_schedule"],
                 # As the base was trained; capped weights have no bound for epsilon.
                 weighting="min_snr" if predicts == "epsilon" else "capped",
-            )
+            ),
+            # Its own noise levels, whatever a schedule of that name has today.
+            DDPMScheduler.from_config(base.scheduler_config),
         )
         aside = held_out_prompts(preferences, config.held_out_percent)
         self.training = preferences.where(preferences.prompts - aside)
@@ -118,21 +121,27 @@ class PolicyData:
                 "no better and worse image are left beside the held-out ones: rate "
                 "more prompts, or lower held_out_percent"
             )
-        self.latents = self._latents(self.training.examples)
-        self.aside_latents = self._latents(self.aside.examples) if aside else None
-        self.signed = self._signed()
-        self.telling = np.flatnonzero(self.signed.numpy())
         examples = self.training.examples
-        self.pair_shares = _shares([examples[i] for i, _ in self.training.pairs])
-        self.image_shares = _shares([examples[i] for i in self.telling])
         self.aims = aims_that_paid(examples) if config.method == "steered" else {}
-        self.every_share = _shares(examples)
         if config.method == "steered" and not self.aims:
             raise BadInput(
                 "method steered: no request of the log has a steered image that was rated better "
                 "than a plain one of the same noise: rate such pairs, or use another method"
             )
+        self.latents = self._latents(examples)
+        self.aside_latents = self._latents(self.aside.examples) if aside else None
+        self.signed = self._signed()
+        self.items = self._items()
+        self.shares = _shares([examples[item[0]] for item in self.items])
         self.real = self._real(config.real, folder) if config.real is not None else None
+
+    def _items(self) -> list[tuple[int, ...]]:
+        """What is drawn from: pairs, images that tell something, or (steered) all images."""
+        if self.config.method == "dpo":
+            return list(self.training.pairs)
+        if self.config.method == "steered":
+            return [(index,) for index in range(len(self.training.examples))]
+        return [(int(index),) for index in np.flatnonzero(self.signed.numpy())]
 
     def _signed(self) -> Tensor:
         rewards = torch.tensor([one.reward for one in self.training.examples])
@@ -196,27 +205,22 @@ class PolicyData:
         """The batch of a step."""
         config = self.config
         generator = np.random.default_rng([config.seed, step])
+        together = len(self.items[0])
+        drawn = self.shares.searchsorted(generator.random(config.rated // together), "right")
+        numbers = [index for item in drawn for index in self.items[int(item)]]
+        examples, key = self.training.examples, f"{config.seed} {step}"
+        wishes: tuple[Wish, ...] = ()
         if config.method == "steered":
-            drawn = self.every_share.searchsorted(generator.random(config.rated), "right")
             rated, wishes = self._wished(
-                self.latents, self.training.examples, drawn.tolist(), f"{config.seed} {step}",
-                config.condition_dropout,
-            )  # fmt: skip
-            return PolicyBatch(rated, torch.ones(len(drawn)), self._real_batch(step), 1, wishes)
-        if config.method == "dpo":
-            chosen = self.pair_shares.searchsorted(generator.random(config.rated // 2), "right")
-            numbers = [index for pair in chosen for index in self.training.pairs[int(pair)]]
-            signed = torch.ones(len(numbers))
+                self.latents, examples, numbers, key, config.condition_dropout
+            )
         else:
-            drawn = self.image_shares.searchsorted(generator.random(config.rated), "right")
-            numbers = self.telling[drawn].tolist()
-            signed = self.signed[numbers]
-        together = 2 if config.method == "dpo" else 1
-        rated = self._rated(
-            self.latents, self.training.examples, numbers, together, f"{config.seed} {step}",
-            config.condition_dropout,
-        )  # fmt: skip
-        return PolicyBatch(rated, signed, self._real_batch(step), together)
+            rated = self._rated(
+                self.latents, examples, numbers, together, key, config.condition_dropout
+            )
+        weighted = config.method == "reward_weighted"
+        signed = self.signed[numbers] if weighted else torch.ones(len(numbers))
+        return PolicyBatch(rated, signed, self._real_batch(step), together, wishes)
 
     def _real_batch(self, step: int) -> Batch | None:
         wanted = self.real is not None and self.config.real_count

@@ -5,8 +5,8 @@ of every drawing. Where the log says that the steered image of a request was rat
 plain one of the same noise, an adapter can learn to foresee the moved picture at once: reward
 gradients (Clark et al. 2023, arXiv 2309.17400) one step at a time, amortised as guidance is in
 distillation (Meng et al. 2023, arXiv 2210.03142). Where steering did not pay, and without a
-request, the target is what the base foresees. A target is the same for every noise that is seen, so
-that it has none of the variance of denoising. Knows no files and no loop.
+request, the target is what the base foresees. Given a noisy picture the target is fixed but for the
+reader's shifted views: it has none of the variance of denoising. Knows no files and no loop.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from torch import Tensor
 from medgen.feedback.preferences import Example
 from medgen.generator.compact import CompactGenerator
 from medgen.generator.sampling import Levels
-from medgen.generator.steering import LAST_TIME, Aims, Steering, steering_reader
+from medgen.generator.steering import LAST_TIME, WEIGHTS, Aims, Steering
 from medgen.generator.training.batches import Batch
 from medgen.generator.training.objective import STEPS, Objective
+from medgen.measure.reader import Reader
 
 LEAST_TIME = round(LAST_TIME * STEPS)
 """Below this timestep nothing is steered, and nothing is learned."""
@@ -41,6 +42,13 @@ def aims_that_paid(examples: Sequence[Example]) -> dict[int, dict[str, list[str]
 
     Images of one group and one noise are compared; a group counts when more steered images won than
     lost. Of a group steered in several ways the most frequent of the winning aims are taken.
+
+    Args:
+        examples: Rated images, steered ones (with `conditioning.aims`) and plain ones.
+
+    Returns:
+        Head of the steering reader to wanted classes, by `Example.group`; groups that steering did
+        not help are left out.
     """
     plain: dict[tuple[int, int], list[float]] = defaultdict(list)
     for one in examples:
@@ -73,11 +81,13 @@ class SteeredTargets:
             reach: How far, in steps of the sampler's own steering.
         """
         self.base, self.objective, self.reach = base, objective, reach
-        self.steering = Steering(steering_reader(), self._decode)
+        # A reader of its own: it goes to the device of the training, drawing's stays.
+        self.steering = Steering(Reader.load(WEIGHTS), self._decode)
 
     def _decode(self, latents: Tensor) -> Tensor:
         base = self.base
         base.autoencoder.to(latents.device)
+        self.steering.reader.net.to(latents.device)
         mean, std = base.mean.to(latents.device), base.std.to(latents.device)
         return base.autoencoder.decode(latents * std + mean, None)
 
@@ -97,6 +107,9 @@ class SteeredTargets:
             batch: Noisy latents and times.
             predicted: The base's prediction for it, in the shape of the latents.
             wishes: Of each picture; one without aims keeps the base's prediction.
+
+        Returns:
+            `batch` with `target` (n, channels, h, w) in float32, without a gradient.
         """
         chosen = [index for index, wish in enumerate(wishes) if wish.aims]
         target = predicted.detach().float().clone()

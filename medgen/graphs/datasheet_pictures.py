@@ -65,11 +65,11 @@ def balance_plot(stats: DatasetStats) -> bytes:
     cells = stats.cells[:60]
     axes, canvas = _axes(1.2 + 0.28 * max(1, len(cells)))
     names = [f"{cell.modality}: {cell.label}"[:60] for cell in cells]
-    accepted = [cell.kept for cell in cells]
+    kept = [cell.kept for cell in cells]
     missing = [cell.tasks - cell.kept for cell in cells]
     places = range(len(cells))
-    axes.barh(places, accepted, color=BLUE, label="accepted images")
-    axes.barh(places, missing, left=accepted, color=GREY, label="tasks without an image")
+    axes.barh(places, kept, color=BLUE, label="kept images")
+    axes.barh(places, missing, left=kept, color=GREY, label="tasks without an image")
     axes.set_yticks(places, names, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("images", fontsize=8)

@@ -21,18 +21,25 @@ SCORER = "the verifier's anatomy"
 BATCH = 32
 
 
-def implausible(table: ImageTable, modality: str) -> np.ndarray:
-    """(n,) bool: images with a count or extent that few real images of the modality have.
+def implausible(table: ImageTable) -> np.ndarray:
+    """(n,) 1 for images with a count or extent that few real images of their modality have, else 0.
 
-    Outside their 1st to 99th percentile, or a count that rejects.
+    Outside their 1st to 99th percentile, or a count that rejects; NaN for a modality without an
+    anatomy module. A tenth of a second an image.
     """
-    flags = []
+    flags: list[float] = []
     for images in table.batches(BATCH):
-        for image in images:
-            anatomy = READERS[modality](image)
-            outside = any(_outside(one) for one in anatomy_measurements(anatomy, modality))
-            flags.append(outside or bool(anatomy_rejections(anatomy, modality)))
+        rows = table.rows[len(flags) : len(flags) + len(images)]
+        flags += [_unlike(image, row.modal) for image, row in zip(images, rows, strict=True)]
     return np.array(flags)
+
+
+def _unlike(image: np.ndarray, modality: str) -> float:
+    if modality not in READERS:
+        return float("nan")
+    anatomy = READERS[modality](image)
+    outside = any(_outside(one) for one in anatomy_measurements(anatomy, modality))
+    return float(outside or bool(anatomy_rejections(anatomy, modality)))
 
 
 def _outside(one: Measurement) -> bool:
@@ -41,13 +48,28 @@ def _outside(one: Measurement) -> bool:
 
 
 def anatomy_change(
-    before: ImageTable, after: Sequence[ImageTable], modality: str, resampling: Resampling
+    before: np.ndarray,
+    after: Sequence[np.ndarray],
+    table: ImageTable,
+    modality: str,
+    resampling: Resampling,
 ) -> Change | None:
-    """How the share of drawings with implausible anatomy changed; None without a module for it."""
-    tables = [table.where(lambda row: row.modal == modality) for table in (before, *after)]
-    if modality not in READERS or not len(tables[0]):
+    """How the share of drawings with implausible anatomy changed.
+
+    Args:
+        before: (n,) from `implausible`.
+        after: The same of each set that is averaged.
+        table: Whose images these are, for their groups and modalities.
+        modality: Whose change.
+        resampling: Of whole prompts.
+
+    Returns:
+        None for a modality that has no anatomy module.
+    """
+    if modality not in READERS:
         return None
-    shares = [implausible(table, modality).astype(float) for table in tables]
+    own = np.array([row.modal == modality for row in table.rows])
     return share_change(
-        IMPLAUSIBLE, modality, SCORER, shares[0], shares[1:], tables[0].groups, resampling
-    )
+        IMPLAUSIBLE, modality, SCORER, before[own], [one[own] for one in after],
+        table.groups[own], resampling,
+    )  # fmt: skip

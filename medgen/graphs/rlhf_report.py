@@ -27,7 +27,7 @@ from medgen.evaluation.paired import (
 )
 from medgen.evaluation.tables import ImageTable, Row
 from medgen.generator.adapter import AdapterLineage, read_lineage
-from medgen.graphs.rlhf_anatomy import anatomy_change
+from medgen.graphs.rlhf_anatomy import anatomy_change, implausible
 from medgen.graphs.rlhf_config import EvaluationStage, RoundConfig
 from medgen.graphs.rlhf_drawing import Progress, Task, listed
 from medgen.graphs.rlhf_watch import PLOT, WatchPoint, plot, watch
@@ -110,9 +110,9 @@ def judge(
         notes.append("no real images to compare with: fidelity was not measured")
     elif stage.fold == "validation":
         notes.append("real images are those of the validation fold, not of the test split")
-    seen = {"before": Drawn(before)}
+    seen, unlike = {"before": Drawn(before)}, {"before": implausible(before)}
     for done, (seed, table) in enumerate(after.items()):
-        seen[str(seed)] = Drawn(table)
+        seen[str(seed)], unlike[str(seed)] = Drawn(table), implausible(table)
         progress("reading drawings", done + 1, len(after))
     sets = {f"seed {seed}": [seed] for seed in after}
     if len(after) > 1:
@@ -132,7 +132,10 @@ def judge(
                     notes += [] if note in notes else [note]
             found += diversity_changes(before, tables, modality, encoder, resampling)
             copies = copies_change(before, tables, modality, resampling)
-            anatomy = anatomy_change(before, tables, modality, resampling)
+            anatomy = anatomy_change(
+                unlike["before"], [unlike[str(seed)] for seed in seeds], before, modality,
+                resampling,
+            )  # fmt: skip
             found += [one for one in (copies, anatomy) if one is not None]
         changes[name] = found
         progress("comparing", place + 1, len(sets))

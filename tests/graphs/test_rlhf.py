@@ -1,18 +1,13 @@
 """A whole round on a tiny generator: stages in order, gone on with after a kill, judged apart."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "feedback"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "measure"))
-
+from drawn_fundi import eye
 from policies import squares_log, tiny_generator
-from test_fundus_anatomy import eye
 
 from medgen.data.images import save_synthetic_png
 from medgen.errors import BadInput
@@ -30,7 +25,7 @@ from medgen.evaluation.tables import ImageTable, Row
 from medgen.generator.adapter import base_hash
 from medgen.generator.training.progress import LineReporter
 from medgen.graphs import rlhf
-from medgen.graphs.rlhf_anatomy import anatomy_change
+from medgen.graphs.rlhf_anatomy import anatomy_change, implausible
 from medgen.graphs.rlhf_config import RoundConfig, load_round
 from medgen.graphs.rlhf_drawing import tasks_of
 from medgen.graphs.rlhf_report import RoundReport
@@ -264,10 +259,11 @@ def test_a_second_disc_that_pleases_readers_is_told(tmp_path):
         return ImageTable(name, tuple(rows), 256, True)
 
     before, after = drawn("before", None), drawn("after", (70, 90))
-    found = anatomy_change(before, [after], "Fundus", Resampling(0, 200))
+    flags = [implausible(one) for one in (before, after)]
+    found = anatomy_change(flags[0], flags[1:], before, "Fundus", Resampling(0, 200))
     assert (found.before, found.after, found.better) == (0, 0.5, "lower")
     assert found.low > 0
-    assert anatomy_change(before, [after], "Breast MRI", Resampling(0, 200)) is None
+    assert anatomy_change(flags[0], flags[1:], before, "Breast MRI", Resampling(0, 200)) is None
 
 
 def test_the_report_is_a_record():
