@@ -81,6 +81,22 @@ def set_slider(page: Page, name: str, value: int) -> None:
     page.keyboard.press("Tab")
 
 
+def open_run(page: Page, words: str) -> str:
+    """Search for words that only some runs have, and open the first: its id."""
+    to_tab(page, "Runs")
+    runs = page.locator("#runs [data-run]")
+    expect(runs).not_to_have_count(0)
+    page.locator("#search input, #search textarea").first.fill(words)
+    # All that are left have the words; a drawing that was tried again is there twice.
+    others = runs.filter(has_not_text=words)
+    expect(others).to_have_count(0)
+    expect(runs).not_to_have_count(0)
+    found = runs.first.get_attribute("data-run")
+    runs.first.click()
+    expect(page.locator("#run")).to_contain_text(found)
+    return found
+
+
 def start_rating(page: Page, rater: str, task: str = "Rate 1 to 5", count: int = 40) -> None:
     to_tab(page, "Rate")
     if not page.locator("#rater input, #rater textarea").first.is_visible():
@@ -156,11 +172,7 @@ def test_a_cancelled_run_stops_and_is_kept_as_unfinished(page: Page, place: Plac
 
 
 def test_a_run_is_found_and_its_trace_opened(page: Page) -> None:
-    to_tab(page, "Runs")
-    expect(page.locator("#runs [data-run]")).not_to_have_count(0)
-    page.locator("#search input, #search textarea").first.fill("onerror")
-    expect(page.locator("#runs [data-run]")).to_have_count(1)
-    page.locator("#runs [data-run]").first.click()
+    open_run(page, "onerror")
     expect(page.locator("#run .prompt")).to_have_text(HOSTILE)
     to_tab(page, "Trace")
     trace = page.frame_locator("iframe.trace")
@@ -170,8 +182,8 @@ def test_a_run_is_found_and_its_trace_opened(page: Page) -> None:
 
 
 def test_a_run_is_forked_with_another_seed(page: Page, place: Place) -> None:
-    parent = page.locator("#runs [data-run]").first.get_attribute("data-run")
-    page.get_by_role("tab", name="Fork", exact=True).click()
+    parent = open_run(page, "onerror")
+    to_tab(page, "Fork")
     page.locator("#fork-value input, #fork-value textarea").first.fill("11")
     page.locator("#fork").click()
     expect(page.locator("#fork-outcome .beside figure")).to_have_count(2)
