@@ -195,8 +195,12 @@ class PolicyData:
         return Batches(made_of, rows, held_out, kept, aside, words, conditions)
 
     def _drawable(self, rows: RowIndex) -> RowIndex:
-        """Rows of the modalities that are trained: the others are not drawn differently."""
-        wanted = set(self.config.modalities or self.base.modalities)
+        """Rows of the modalities that are trained, or (steered) of all that are drawn.
+
+        What steering teaches is to leave the others as they were, which their own images say.
+        """
+        every = self.config.method == "steered" or not self.config.modalities
+        wanted = set(self.base.modalities if every else self.config.modalities)
         return RowIndex(
             rows.path, rows.chosen[[i for i, row in enumerate(rows) if row["modal"] in wanted]]
         )

@@ -10,7 +10,8 @@ from medgen.measure.anatomy import Anatomy
 from medgen.measure.brain import measure_brain
 from medgen.measure.chest import ChestMeasurement, bundled_segmenter
 from medgen.measure.chest_ct import measure_chest_ct
-from medgen.measure.chest_signs import chest_signs
+from medgen.measure.chest_geometry import clean
+from medgen.measure.chest_signs import chest_signs, fine_structure
 from medgen.measure.fundus import measure_fundus
 from medgen.measure.optical_coherence import measure_oct
 from medgen.measure.view import ap_probability
@@ -22,13 +23,16 @@ def chest_anatomy(image: np.ndarray, masks: np.ndarray, measured: ChestMeasureme
     """Signs, ratio and opacities of a segmented film, as one reading.
 
     Args:
-        image: (H, H, 3) uint8.
+        image: (256, 256, 3) uint8.
         masks: (3, 128, 128) probabilities of `medgen.measure.segmentation.STRUCTURES`.
         measured: The ratio and the opacities.
     """
     signs = chest_signs(masks)
     values = dict(signs.values)
     values["ap_probability"] = ap_probability(image)
+    structure = fine_structure(image, clean(masks)[:2].max(axis=0))
+    if structure is not None:
+        values["lung_fine_structure"] = structure
     readings = {
         "cardiothoracic_ratio": measured.ratio,
         "opacity_right": measured.opacity_right,

@@ -187,6 +187,8 @@ def rejected_real_images(
 ) -> dict:
     """How many real images a value outside `expected` would reject, unmeasured ones not among them.
 
+    Of a value that judges clear lungs alone, films of the labels in `clear_lungs`.
+
     Args:
         table: Value by name by image path.
         rows: Every image.
@@ -194,12 +196,16 @@ def rejected_real_images(
         card: Its entry in `anatomy_cards.yaml`.
     """
     low, high = card["expected"]
+    only = card.get("clear_lungs")
     outside: dict[str, list[bool]] = {"held out": [], "training side": []}
     for path, values in table.items():
+        if only is not None and rows[path]["labels"] not in only:
+            continue
         part = "held out" if rows[path]["fold"] == "test" else "training side"
         outside[part].append(name in values and not low <= values[name] <= high)
     rejected, images = sum(outside["held out"]), len(outside["held out"])
     share = share_interval(rejected, images)
+    kind = f" ({', '.join(only)})" if only is not None else ""
     return {
         "expected": [float(low), float(high)],
         "rejected": rejected,
@@ -207,8 +213,9 @@ def rejected_real_images(
         "interval": [round(share[0], 4), round(share[1], 4)],
         "train": f"{sum(outside['training side'])} of {len(outside['training side'])}",
         "rejects": rejected <= MOST_REJECTED * images,
-        "accuracy": f"{rejected} of {images} real images rejected, {share[0]:.3f}-{share[1]:.3f}, "
-        "held out",
+        "clear_lungs": only is not None,
+        "accuracy": f"{rejected} of {images} real images{kind} rejected, "
+        f"{share[0]:.3f}-{share[1]:.3f}, held out",
     }
 
 

@@ -52,7 +52,7 @@ def images_of(data: Path, pixels: np.ndarray, modality: str) -> Iterator[tuple[s
         yield rows[row]["path"], np.array(pixels[row])
     if modality == CHEST and (data / SMALL_FILMS).is_file():
         for entry in read_table(data / SMALL_FILMS):
-            yield entry["path"], load_square(data / entry["path"], 128)
+            yield entry["path"], load_square(data / entry["path"], 256)
 
 
 def main(data: str, pixels: str, out: str, *modalities: str) -> None:

@@ -8,11 +8,13 @@ import pytest
 from medgen.agents.verifier import Abstain, Measured, Panel
 from medgen.agents.verifier import anatomy_checks as anatomy_module
 from medgen.agents.verifier import checks as checks_module
+from medgen.agents.verifier import panel as panel_module
 from medgen.agents.verifier.anatomy_checks import (
     AnatomyCheck,
     EyeSideCheck,
     anatomy_measurements,
     anatomy_rejections,
+    leaves_lungs_clear,
 )
 from medgen.agents.verifier.cards import (
     AnatomyFigures,
@@ -74,7 +76,15 @@ FIGURES = AnatomyFigures.model_validate(
                     "rejects": True,
                     "accuracy": "0 of 185 real images rejected, 0.000-0.020, held out",
                 }
-            }
+            },
+            "Chest X-ray": {
+                "lung_outline_doubt": {
+                    "expected": [0, 0.2],
+                    "rejects": True,
+                    "clear_lungs": True,
+                    "accuracy": "1 of 100 real images (normal) rejected, 0.000-0.050, held out",
+                }
+            },
         },
     }
 )
@@ -230,6 +240,40 @@ def test_anatomy_is_told_with_the_range_of_real_images() -> None:
     assert placed.expected is None and placed.accuracy is None
 
 
+@pytest.mark.parametrize(
+    ("asked", "clear"),
+    [
+        ([("cardiomegaly", "present")], True),
+        ([("cardiomegaly", "present"), ("pneumonia", "absent")], True),
+        ([("cardiomegaly", "present"), ("pleural effusion", "present")], False),
+        ([("pneumonia", "uncertain")], False),
+        ([], False),
+    ],
+)
+def test_lungs_are_to_be_clear_where_nothing_in_them_was_asked(asked, clear) -> None:
+    findings = [Finding(finding=name, status=status) for name, status in asked]
+    plan = Plan(prompt="x", modality="Chest X-ray", findings=findings)
+    assert leaves_lungs_clear(plan) is clear
+
+
+def test_washed_out_lungs_reject_only_where_they_are_to_be_clear() -> None:
+    hazy = Anatomy({"lung_outline_doubt": 0.31})
+    (line,) = anatomy_rejections(hazy, "Chest X-ray", clear_lungs=True)
+    assert line.startswith("lung outline doubt 0.31 share of the lungs, 0 to 0.2 expected (1 of")
+    assert anatomy_rejections(hazy, "Chest X-ray") == []
+
+
+def test_clear_lungs_are_counted_on_real_images_of_their_labels() -> None:
+    rows = {name: {"fold": "test", "labels": name[:-1]} for name in ("normal1", "normal2", "sick1")}
+    table = {"normal1": {"x": 0.1}, "normal2": {"x": 0.9}, "sick1": {"x": 0.9}}
+    card = {"expected": [0, 0.5], "clear_lungs": ["normal"]}
+    entry = rejected_real_images(table, rows, "x", card)
+    assert (entry["rejected"], entry["images"], entry["rejects"]) == (1, 2, False)
+    assert entry["clear_lungs"] is True and "real images (normal) rejected" in entry["accuracy"]
+    everyone = rejected_real_images(table, rows, "x", {"expected": [0, 0.5]})
+    assert (everyone["rejected"], everyone["images"]) == (2, 3)
+
+
 def test_count_that_no_real_image_has_rejects_where_it_is_reliable(monkeypatch) -> None:
     two, one, none = (Anatomy(v) for v in ({"disc_count": 2.0}, {"disc_count": 1.0}, {}))
     (line,) = anatomy_rejections(two, "Fundus")
@@ -336,3 +380,12 @@ def test_fundus_with_two_discs_is_rejected_by_the_panel(panel, monkeypatch) -> N
     critique = panel.verify(fundus_with_two_discs(), Plan(prompt="", modality="Fundus"))
     assert any(line.startswith("2 discs, 1 expected") for line in critique.rejections)
     assert critique.accepted is False
+
+
+@pytest.mark.parametrize(("finding", "clear"), [("cardiomegaly", True), ("pneumonia", False)])
+def test_panel_holds_lungs_to_what_was_asked(panel, monkeypatch, finding, clear) -> None:
+    told = []
+    monkeypatch.setattr(panel_module, "anatomy_rejections", lambda *of: told.append(of[2]) or [])
+    plan = Plan(prompt=finding, modality="Chest X-ray", findings=[Finding(finding=finding)])
+    panel.verify(brain_like(), plan)
+    assert told == [clear]

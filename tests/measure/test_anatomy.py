@@ -9,7 +9,12 @@ from medgen.measure.anatomy import Anatomy, bounding_box, grey_square, otsu
 from medgen.measure.anatomy_by_modality import READERS, measure_chest_film
 from medgen.measure.brain import measure_brain
 from medgen.measure.chest_ct import hull, measure_chest_ct
-from medgen.measure.chest_signs import chest_signs, costophrenic_depth
+from medgen.measure.chest_signs import (
+    chest_signs,
+    costophrenic_depth,
+    fine_structure,
+    outline_doubt,
+)
 from medgen.measure.fundus import measure_fundus
 from medgen.measure.optical_coherence import least_cost_path, measure_oct
 from medgen.measure.overlay import draw_anatomy, overlay_png
@@ -242,8 +247,30 @@ def test_missing_lung_is_counted_and_named() -> None:
     masks = lung_masks()
     masks[1] = 0
     read = chest_signs(masks)
-    assert read.values == {"lung_count": 1.0}
+    assert read.values == {"lung_count": 1.0, "lung_outline_doubt": 0.0}
     assert read.missing == ["lungs: left lung not found"]
+
+
+def test_lungs_that_fade_into_their_surroundings_are_in_doubt() -> None:
+    crisp = lung_masks()
+    faded = ndimage.gaussian_filter(crisp, (0, 6, 6))
+    assert outline_doubt(crisp) == 0
+    assert outline_doubt(faded) > 0.3
+    halves = np.zeros((3, 10, 10))
+    halves[0, :, :5], halves[1, :, 8:] = 0.9, 0.3
+    assert outline_doubt(halves) == pytest.approx(20 / 50)
+
+
+def test_fine_structure_is_what_a_blur_takes_from_the_lungs_alone() -> None:
+    lungs = lung_masks()[:2].any(axis=0)
+    grain = np.random.default_rng(0).normal(0, 10, (256, 256))
+    film = (120 + grain).astype(np.uint8)
+    hazy = ndimage.gaussian_filter(film, 3)
+    outside = np.where(np.kron(lungs, np.ones((2, 2), bool)), 120, film).astype(np.uint8)
+    assert fine_structure(film, lungs) == pytest.approx(10, abs=1)
+    assert fine_structure(hazy, lungs) < 1.5
+    assert fine_structure(outside, lungs) < 1.5
+    assert fine_structure(film, np.zeros((128, 128), bool)) is None
 
 
 @pytest.mark.parametrize("modality", sorted(READERS))

@@ -125,16 +125,31 @@ class EyeSideCheck:
         )
 
 
-def anatomy_rejections(anatomy: Anatomy, modality: str) -> list[str]:
-    """What no image of the modality has, by counts that hardly ever reject a real image."""
+def leaves_lungs_clear(plan: Plan) -> bool:
+    """Whether something was asked, and nothing that is seen in the lungs."""
+    shown = [one.finding for one in plan.findings if one.status != "absent"]
+    return bool(plan.findings) and all(name in rules().clear_lungs for name in shown)
+
+
+def anatomy_rejections(anatomy: Anatomy, modality: str, clear_lungs: bool = False) -> list[str]:
+    """What no image of the modality has, by values that hardly ever reject a real image.
+
+    Args:
+        anatomy: What was read.
+        modality: The one asked.
+        clear_lungs: Whether the request leaves the lungs clear.
+    """
     lines = []
     for name, entry in anatomy_figures().rejections.get(modality, {}).items():
         value = anatomy.values.get(name)
         low, high = entry.expected
-        if entry.rejects and value is not None and not low <= value <= high:
+        if not entry.rejects or (entry.clear_lungs and not clear_lungs):
+            continue
+        if value is not None and not low <= value <= high:
             unit = anatomy_cards()[modality]["values"][name]["unit"]
+            named = "" if float(value).is_integer() else f"{name.replace('_', ' ')} "
             wanted = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-            lines.append(f"{value:g} {unit}, {wanted} expected ({entry.accuracy})")
+            lines.append(f"{named}{value:.3g} {unit}, {wanted} expected ({entry.accuracy})")
     return lines
 
 

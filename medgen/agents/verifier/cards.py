@@ -93,6 +93,7 @@ class Rules(Record):
     opacity: OpacityRules
     vision: VisionRules
     torchxrayvision: dict[str, str]
+    clear_lungs: list[str]
     alignment_contrasts: int = Field(ge=1)
     score: Weights
 
@@ -202,13 +203,17 @@ class SideEntry(Record):
 
 
 class RejectionEntry(Record):
-    """Which values of a count an image may have, and how many real images have others."""
+    """Which values an image may have, and how many real images have others.
+
+    With `clear_lungs` only where a request leaves the lungs clear.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
     expected: tuple[float, float]
     rejects: bool
     accuracy: str
+    clear_lungs: bool = False
 
 
 class AnatomyFigures(Record):

@@ -22,6 +22,7 @@ from medgen.agents.verifier.anatomy_checks import (
     EyeSideCheck,
     anatomy_measurements,
     anatomy_rejections,
+    leaves_lungs_clear,
 )
 from medgen.agents.verifier.cards import Limits, anatomy_figures, reader_card, rules
 from medgen.agents.verifier.checks import (
@@ -169,7 +170,9 @@ class Panel:
             )
         quality = evidence.quality(plan.modality)
         rejections += [p for p in quality.problems if p in rules().rejecting_problems]
-        rejections += anatomy_rejections(evidence.anatomy(plan.modality), plan.modality)
+        rejections += anatomy_rejections(
+            evidence.anatomy(plan.modality), plan.modality, leaves_lungs_clear(plan)
+        )
         nearest = evidence.nearest_training(plan.modality)
         if generated and bundled_index().too_close(nearest, plan.modality):
             rejections.append(
