@@ -43,10 +43,15 @@ from medgen.generator.training.adapters import (
     load_adapter_weights,
 )
 from medgen.generator.training.batches import Batch
+from medgen.generator.training.config import LoopConfig
 from medgen.generator.training.progress import LineReporter, Reporter
 from medgen.generator.training.session import make_accelerator, stop_signal
 
 PLACES = {"out", "cache", "log"}  # where things lie, which changes nothing of an adapter
+# What a training that goes on may have otherwise than it began: the loop's own entries but the
+# seed, what is told by hashes or by the weights, and when it stops.
+FREE = {*LoopConfig.model_fields, *PLACES, "kind", "generator", "real", "targets"} - {"seed"}
+FREE |= {"held_out_pairs", "patience", "fidelity_tolerance"}
 
 
 class PolicyModel(nn.Module):
@@ -206,15 +211,16 @@ class PolicyTask:
         load_adapter_weights(self.model.unet, weights)
 
     def architecture(self) -> dict[str, Any]:
-        """See `Task.architecture`."""
-        config = self.config
+        """See `Task.architecture`: also what is learned from, and how.
+
+        A checkpoint of other rewards is another adapter's, and the lineage would not say so.
+        """
+        given = self.config.model_dump(mode="json")
         return {
             "base": self.lineage.base,
             "log": self.lineage.log,
-            "method": config.method,
-            "rank": config.rank,
-            "alpha": config.alpha,
-            "targets": list(config.targets),
+            "targets": given["targets"],
+            **{key: value for key, value in given.items() if key not in FREE},
         }
 
     def write(self, folder: Path) -> None:

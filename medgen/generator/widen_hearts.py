@@ -90,7 +90,9 @@ def main(data: str, pixels: str, views: str, out: str) -> None:
         if (row["source"], row["label"]) == (SOURCE, LABEL) and fold(row) == "train"
     ]
     chance, segmenter = np.random.default_rng(0), bundled_segmenter()
-    table: list[tuple[str, ...]] = [("path", "cardiothoracic_ratio", "opacity_right", "opacity_left", "view")]
+    table: list[tuple[str, ...]] = [
+        ("path", "cardiothoracic_ratio", "opacity_right", "opacity_left", "view")
+    ]
     films, added = [], []
     for start in range(0, len(chosen), _BATCH):
         part = chosen[start : start + _BATCH]

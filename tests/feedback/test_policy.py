@@ -183,6 +183,18 @@ def test_a_killed_training_goes_on_as_if_unbroken(generator, log, tmp_path):
     assert "finished already" in again.lines[0]
 
 
+def test_a_checkpoint_of_other_rewards_is_not_gone_on_from(generator, log, tmp_path):
+    begun = policy(tmp_path, generator, log, steps=4, save_every=4)
+    train_policy(begun, Told())
+    other = policy(tmp_path, generator, log, steps=8, save_every=4, temperature=0.5)
+    with pytest.raises(BadInput, match=r"temperature = 1\.0, the configuration asks 0\.5"):
+        train_policy(other, Told())
+    longer = policy(tmp_path, generator, log, steps=8, save_every=4, lr=0.02)
+    told = Told()
+    train_policy(longer, told)
+    assert told.steps[0].step == 5
+
+
 def test_what_fails_in_a_step_stops_the_training(generator, log, tmp_path):
     """MINIM's training swallowed errors, an epoch at a time."""
     config = policy(tmp_path, generator, log, lr=1e30, clip=1e30, steps=12)
