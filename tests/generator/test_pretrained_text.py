@@ -3,6 +3,7 @@
 import json
 from string import ascii_lowercase
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -126,7 +127,8 @@ def test_a_checkpoint_with_another_frozen_encoder_is_refused(encoders, configure
 
 
 def test_what_does_not_load_is_one_line_that_says_what_is_needed(encoders, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # The variable HF_HUB_OFFLINE is read when the library is imported.
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
     def reason(source, **changes):
         with pytest.raises(BadInput) as caught:
