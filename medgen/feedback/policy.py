@@ -49,8 +49,8 @@ from medgen.generator.training.session import make_accelerator, stop_signal
 
 PLACES = {"out", "cache", "log"}  # where things lie, which changes nothing of an adapter
 # What a training that goes on may have otherwise than it began: the loop's own entries but the
-# seed, what is told by hashes or by the weights, and when it stops.
-FREE = {*LoopConfig.model_fields, *PLACES, "kind", "generator", "real", "targets"} - {"seed"}
+# seed, the base and the log (told by their hashes), where real images lie, and when it stops.
+FREE = {*LoopConfig.model_fields, *PLACES, "kind", "generator", "real"} - {"seed"}
 FREE |= {"held_out_pairs", "patience", "fidelity_tolerance"}
 
 
@@ -219,7 +219,7 @@ class PolicyTask:
         return {
             "base": self.lineage.base,
             "log": self.lineage.log,
-            "targets": given["targets"],
+            "real": given["real"] and {key: given["real"][key] for key in ("share", "weight")},
             **{key: value for key, value in given.items() if key not in FREE},
         }
 

@@ -7,7 +7,8 @@ ribs and wall stay. What a film shows afterwards is measured again, by the verif
 
 Run as `python -m medgen.generator.widen_hearts DATA PIXELS JOINED OUT`: DATA/manifest.csv and its
 pictures (n, 256, 256, 3) uint8, a table with the column `view` by `path`; writes manifest.csv,
-pixels.npy (the table with the widened films behind it) and widened.csv (their measurements).
+pixels.npy (the table with the widened films behind it) and widened.csv (their measurements). The
+ratios to warp to are drawn with seed 0.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ SOURCE, LABEL = "radiography_adult", "normal"
 WANTED = (0.54, 0.72)
 """Ratios to warp to; less is measured afterwards, since the warp fades towards apex and base."""
 KEPT = (0.505, 0.70)
-"""Measured ratios of films that are kept."""
+"""Measured ratios of films that are kept: from where captions.yaml calls a heart enlarged."""
 MOST = 1.8
 """Largest factor of a heart's width."""
 NEAREST = 0.97

@@ -24,8 +24,8 @@ BATCH = 32
 def implausible(table: ImageTable) -> np.ndarray:
     """(n,) 1 for images with a count or extent that few real images of their modality have, else 0.
 
-    Outside their 1st to 99th percentile, or a count that rejects; NaN for a modality without an
-    anatomy module. A tenth of a second an image.
+    Outside their range (`anatomy_measurements`), or a count that rejects; NaN for a modality
+    without an anatomy module. A tenth of a second an image.
     """
     flags: list[float] = []
     for images in table.batches(BATCH):

@@ -205,7 +205,7 @@ def rejected_real_images(
         outside[part].append(name in values and not low <= values[name] <= high)
     rejected, images = sum(outside["held out"]), len(outside["held out"])
     share = share_interval(rejected, images)
-    kind = f" ({', '.join(only)})" if only is not None else ""
+    kind = f"real {', '.join(only)}" if only is not None else "real"
     return {
         "expected": [float(low), float(high)],
         "rejected": rejected,
@@ -214,7 +214,7 @@ def rejected_real_images(
         "train": f"{sum(outside['training side'])} of {len(outside['training side'])}",
         "rejects": rejected <= MOST_REJECTED * images,
         "clear_lungs": only is not None,
-        "accuracy": f"{rejected} of {images} real images{kind} rejected, "
+        "accuracy": f"{rejected} of {images} {kind} images rejected, "
         f"{share[0]:.3f}-{share[1]:.3f}, held out",
     }
 

@@ -82,7 +82,7 @@ FIGURES = AnatomyFigures.model_validate(
                     "expected": [0, 0.2],
                     "rejects": True,
                     "clear_lungs": True,
-                    "accuracy": "1 of 100 real images (normal) rejected, 0.000-0.050, held out",
+                    "accuracy": "1 of 100 real normal images rejected, 0.000-0.050, held out",
                 }
             },
         },
@@ -259,8 +259,15 @@ def test_lungs_are_to_be_clear_where_nothing_in_them_was_asked(asked, clear) -> 
 def test_washed_out_lungs_reject_only_where_they_are_to_be_clear() -> None:
     hazy = Anatomy({"lung_outline_doubt": 0.31})
     (line,) = anatomy_rejections(hazy, "Chest X-ray", clear_lungs=True)
-    assert line.startswith("lung outline doubt 0.31 share of the lungs, 0 to 0.2 expected (1 of")
+    assert line.startswith("lung outline doubt: 0.31 share of the lungs, 0 to 0.2 expected (1 of")
+    assert kind_of(line) == "lung outline doubt: N share of the lungs, N to N expected"
     assert anatomy_rejections(hazy, "Chest X-ray") == []
+
+
+def test_a_hazy_film_is_likely_as_long_as_real_films_are_as_hazy(monkeypatch) -> None:
+    monkeypatch.setattr(anatomy_module, "anatomy_figures", anatomy_figures)
+    (told,) = anatomy_measurements(Anatomy({"lung_outline_doubt": 0.22}), "Chest X-ray")
+    assert told.expected == anatomy_figures().values["Chest X-ray"]["lung_outline_doubt"].range
 
 
 def test_clear_lungs_are_counted_on_real_images_of_their_labels() -> None:
@@ -269,7 +276,7 @@ def test_clear_lungs_are_counted_on_real_images_of_their_labels() -> None:
     card = {"expected": [0, 0.5], "clear_lungs": ["normal"]}
     entry = rejected_real_images(table, rows, "x", card)
     assert (entry["rejected"], entry["images"], entry["rejects"]) == (1, 2, False)
-    assert entry["clear_lungs"] is True and "real images (normal) rejected" in entry["accuracy"]
+    assert entry["clear_lungs"] is True and "2 real normal images rejected" in entry["accuracy"]
     everyone = rejected_real_images(table, rows, "x", {"expected": [0, 0.5]})
     assert (everyone["rejected"], everyone["images"]) == (2, 3)
 
@@ -277,8 +284,8 @@ def test_clear_lungs_are_counted_on_real_images_of_their_labels() -> None:
 def test_count_that_no_real_image_has_rejects_where_it_is_reliable(monkeypatch) -> None:
     two, one, none = (Anatomy(v) for v in ({"disc_count": 2.0}, {"disc_count": 1.0}, {}))
     (line,) = anatomy_rejections(two, "Fundus")
-    assert line.startswith("2 discs, 1 expected (0 of 185 real images")
-    assert kind_of(line) == "N discs, N expected"
+    assert line.startswith("disc count: 2 discs, 1 expected (0 of 185 real images")
+    assert kind_of(line) == "disc count: N discs, N expected"
     assert anatomy_rejections(one, "Fundus") == anatomy_rejections(none, "Fundus") == []
     assert anatomy_rejections(two, "OCT") == []
     known = FIGURES.rejections["Fundus"]["disc_count"].model_copy(update={"rejects": False})
@@ -378,7 +385,7 @@ def fundus_with_two_discs():
 def test_fundus_with_two_discs_is_rejected_by_the_panel(panel, monkeypatch) -> None:
     monkeypatch.setattr(anatomy_module, "anatomy_figures", anatomy_figures)
     critique = panel.verify(fundus_with_two_discs(), Plan(prompt="", modality="Fundus"))
-    assert any(line.startswith("2 discs, 1 expected") for line in critique.rejections)
+    assert any(line.startswith("disc count: 2 discs, 1 expected") for line in critique.rejections)
     assert critique.accepted is False
 
 

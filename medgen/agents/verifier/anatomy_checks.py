@@ -147,26 +147,30 @@ def anatomy_rejections(anatomy: Anatomy, modality: str, clear_lungs: bool = Fals
             continue
         if value is not None and not low <= value <= high:
             unit = anatomy_cards()[modality]["values"][name]["unit"]
-            named = "" if float(value).is_integer() else f"{name.replace('_', ' ')} "
+            named = name.replace("_", " ")
             wanted = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-            lines.append(f"{named}{value:.3g} {unit}, {wanted} expected ({entry.accuracy})")
+            lines.append(f"{named}: {value:.4g} {unit}, {wanted} expected ({entry.accuracy})")
     return lines
 
 
 def anatomy_measurements(anatomy: Anatomy, modality: str) -> list[Measurement]:
-    """All that the anatomy read, with the range of real images where that makes an image likely."""
+    """All that the anatomy read, with the range of real images where that makes an image likely.
+
+    What rejects where lungs are to be clear alone has the range of all films here, sick ones too.
+    """
     cards = anatomy_cards().get(modality, {}).get("values", {})
     seen = anatomy_figures().values.get(modality, {})
     measurements = []
     for name, value in anatomy.values.items():
-        known = seen.get(name)
-        judged = known is not None and cards[name].get("plausible", False)
+        known, card = seen.get(name), cards[name]
+        judged = known is not None and card.get("plausible", False)
+        own = card.get("expected") if "clear_lungs" not in card else None
         measurements.append(
             Measurement(
                 name=name,
                 value=round(value, 4),
-                unit=cards[name]["unit"],
-                expected=cards[name].get("expected", known.range) if known and judged else None,
+                unit=card["unit"],
+                expected=(own or known.range) if known and judged else None,
                 check="anatomy",
                 accuracy=f"1st-99th percentile of {known.images} real images: "
                 f"{known.range[0]:g} to {known.range[1]:g}"
