@@ -82,6 +82,8 @@ def trials_of_round(candidates: Sequence[Candidate], round_number: int) -> list[
 
 
 def _recipe(rules: RefinerRules, round_number: int, number: int, count: int) -> Recipe:
+    if count == 1:
+        return rules.recipes[(round_number - 2) % len(rules.recipes)]
     if number == 1:
         return rules.recipes[0]
     turn = (round_number - 2) * (count - 1) + number - 2

@@ -28,7 +28,8 @@ def _vocabulary() -> tuple[tuple[str, ...], frozenset[str]]:
         content |= modality_words(name).words
     known = content | cue_lexicon().words | generic_findings().words
     language = rules("language")
-    known |= {fold(word) for word in (*language["filler"], *language["age_units"])}
+    known |= {fold(word) for word in language["filler"]}
+    known |= {fold(word) for word in (*language["age_units"], *language["no_misspellings"])}
     for groups in ("age_groups", "sexes", "views"):
         for phrases in language[groups].values():
             known |= {token.key for phrase in phrases for token in tokenize(phrase)}

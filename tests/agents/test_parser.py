@@ -164,6 +164,12 @@ def test_misspelling_is_corrected_aloud():
     assert 'read "pnuemonia" as "pneumonia"' in plan.warnings
 
 
+def test_a_plane_is_no_misspelt_virus():
+    plan = read("coronal brain MRI, meningioma")
+    assert [finding.finding for finding in plan.findings] == ["meningioma"]
+    assert "not understood and left out: coronal" in plan.warnings
+
+
 def test_a_tie_between_two_words_is_not_corrected():
     words = ["hypertension", "hypotension"]
     assert correct("hypertensoin", words) == "hypertension"

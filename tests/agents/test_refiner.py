@@ -194,6 +194,17 @@ def test_guidance_stays_within_bounds() -> None:
     assert planned.conditioning.guidance_scale == rules.guidance.high
 
 
+def test_a_rounds_only_candidate_goes_through_the_recipes() -> None:
+    parent = drawn("a", ratio_critique(0.47))
+    noises = {
+        number: plan_next([parent], round_number=number, count=1)[0].actions[-1]
+        for number in range(2, 2 + len(refiner_rules().recipes))
+    }
+    wanted = [f"{recipe.noise} noise" for recipe in refiner_rules().recipes]
+    assert wanted[0] == "same noise" and "fresh noise" in wanted
+    assert list(noises.values()) == wanted
+
+
 def test_nothing_is_drawn_twice() -> None:
     mute = Critique(findings=[Finding(finding="x", verdict="abstain")], accepted=None)
     planned = plan_next([drawn("a", mute)], count=6)

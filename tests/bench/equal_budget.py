@@ -4,7 +4,7 @@
 
 For each prompt and seed, from the same noise: the prompt as typed, drawn once; composed, drawn
 once; the best of as many composed draws as cost what the loop cost; the loop (refine what failed,
-two candidates a round). The same selector ranks, and both searches stop at the first accepted
+`--candidates` a round). The same selector ranks, and both searches stop at the first accepted
 candidate. Cost is counted in evaluations of the U-Net on one picture: steps x branches; a step that
 is steered counts two more for its pass back. Agreement: what was asked is seen (or, for what was
 denied, not seen) by evaluation's reader from 0.5, or its segmenter's cardiothoracic ratio is on the
@@ -38,7 +38,7 @@ from medgen.graphs.collaborators import shared_collaborators
 from medgen.records import Candidate, Conditioning, Plan, Request
 
 ARMS = ("typed", "composed", "best of n", "loop")
-ROUNDS, CANDIDATES = 3, 2
+ROUNDS, CANDIDATES = 3, 1
 LARGE = {"cardiomegaly": True, "normal heart size": False}
 
 
@@ -92,18 +92,18 @@ def own_seed(prompt: str, seed: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{prompt}".encode()).digest()[:4], "big")
 
 
-def loops(cases: list[Case], draws: Draws) -> list[dict]:
+def loops(cases: list[Case], draws: Draws, rounds: int, count: int) -> list[dict]:
     """Run the loop of all cases side by side; what each action did."""
-    first = [(c.plan, c.candidate("loop", n, c.composed, n)) for c in cases for n in range(2)]
+    first = [(c.plan, c.candidate("loop", n, c.composed, n)) for c in cases for n in range(count)]
     draws.draw(first)
     trials: dict[int, list] = defaultdict(list)
-    for number in range(2, ROUNDS + 1):
+    for number in range(2, rounds + 1):
         open_cases = [(i, c) for i, c in enumerate(cases) if not c.settled("loop")]
         planned = []
         for index, case in open_cases:
             new = refiner.refine(
                 case.plan, case.composed, case.arms["loop"], trials[index],
-                seed=case.seed, round_number=number, count=CANDIDATES, folder=case.at,
+                seed=case.seed, round_number=number, count=count, folder=case.at,
             )  # fmt: skip
             case.arms["loop"] += new
             planned += [(case.plan, one) for one in new]
@@ -248,6 +248,8 @@ def main() -> None:
     options.add_argument("--set", default="development")
     options.add_argument("--seeds", type=int, default=2)
     options.add_argument("--first-seed", type=int, default=0)
+    options.add_argument("--rounds", type=int, default=ROUNDS)
+    options.add_argument("--candidates", type=int, default=CANDIDATES, help="a round, of the loop")
     options.add_argument("--without", nargs="*", default=[], help="actions of the refiner left out")
     options.add_argument("--out", type=Path)
     options.add_argument("--join", type=Path, nargs="+", help="report on what runs wrote to --out")
@@ -274,7 +276,7 @@ def main() -> None:
                 case.candidate("composed", 0, composed, 0)
                 cases.append(case)
         draws.draw([(c.plan, c.arms[arm][0]) for c in cases for arm in ("typed", "composed")])
-        trials = loops(cases, draws)
+        trials = loops(cases, draws, given.rounds, given.candidates)
         best_of_n(cases, draws)
         rows = [told_of(case, draws) for case in cases]
     kept = {"rows": rows, "trials": trials, "seconds": dict(draws.seconds)}
