@@ -19,11 +19,16 @@ ActionName = Literal["structured", "emphasis", "negative", "guidance", "img2img"
 
 
 class Span(Record):
-    """Bounds of a structured value, and the largest change at once."""
+    """Bounds of a structured value, and the largest change at once.
+
+    `of_noise` says that its error belongs to the noise: fresh noise is asked for what was asked
+    first. Otherwise the error is the generator's, and the change goes along.
+    """
 
     low: float
     high: float
     largest_step: float = Field(gt=0)
+    of_noise: bool = False
 
 
 class Gain(Record):

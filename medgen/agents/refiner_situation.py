@@ -70,6 +70,11 @@ class Situation:
             line.append(by_id[line[-1].parent])
         return line
 
+    def first_asked(self, quantity: str) -> float | None:
+        """What the parent's line was asked for first of a quantity, or None where it never was."""
+        told = [one.conditioning.structured.get(quantity) for one in reversed(self.lineage())]
+        return next((float(value) for value in told if value is not None), None)
+
     def numeric(self) -> list[Correction]:
         """Corrections that the structured condition can act on and still may."""
         return [

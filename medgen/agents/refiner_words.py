@@ -42,14 +42,26 @@ def restated(prompt: str, quantity: str, value: float) -> str:
 
 
 def structured(situation: Situation, told: Conditioning) -> Change:
-    """Move the numbers that were measured wrong, by what is missing times the measured gain."""
+    """Move the numbers that were measured wrong, by what is missing times the measured gain.
+
+    On fresh noise the measured gain says nothing, and a number whose error was the noise's own is
+    asked for as at first.
+    """
     prompt, values, actions = told.prompt, dict(told.structured), []
+    fresh = told.seed != situation.parent.conditioning.seed
     for correction in situation.numeric():
         quantity, now, target = correction.quantity, correction.measured, correction.target
         assert quantity is not None and now is not None and target is not None
         span = situation.rules.structured[quantity]
         asked = float(values.get(quantity, target))
-        gain = response_gain(situation, quantity)
+        if fresh and span.of_noise:
+            first = situation.first_asked(quantity)
+            if first is not None and first != asked:
+                values[quantity] = first
+                prompt = restated(prompt, quantity, first)
+                actions.append(f"structured {quantity}: {asked:.3f} -> {first:.3f} (as at first)")
+            continue
+        gain = situation.rules.gain.start if fresh else response_gain(situation, quantity)
         step = min(max((target - now) * gain, -span.largest_step), span.largest_step)
         value = round(min(max(asked + step, span.low), span.high), 4)
         if value == round(asked, 4):

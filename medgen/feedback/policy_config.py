@@ -60,7 +60,8 @@ class PolicyConfig(LoopConfig):
         anchor: Of DPO: how much a winner that is drawn worse than before counts against its pair.
         least_difference: Of two rewards, for their images to be a pair.
         same_noise: Only images drawn from one noise are pairs: a steered one and its plain one.
-        reach: Of "steered": how far foreseen pictures are moved, in steps of steering.
+        reach: Of "steered": how far foreseen pictures are moved, in steps of
+            `policy_steering.GENTLE`.
         real: Real images beside; null trains without, and the adapter says so.
         condition_dropout: Share of rated images trained without their conditions.
         latent_noise: Deviation of the noise on latents that the decoder was trained to bear.

@@ -21,12 +21,14 @@ from torch import Tensor
 from medgen.feedback.preferences import Example
 from medgen.generator.compact import CompactGenerator
 from medgen.generator.sampling import Levels
-from medgen.generator.steering import LAST_TIME, WEIGHTS, Aims, Steering
+from medgen.generator.steering import WEIGHTS, Aims, Push, Steering
 from medgen.generator.training.batches import Batch
 from medgen.generator.training.objective import STEPS, Objective
 from medgen.measure.reader import Reader
 
-LEAST_TIME = round(LAST_TIME * STEPS)
+GENTLE = Push(last_time=0.15, step=0.08, sure=0.9, views=2)
+"""What is learned: smaller steps than the sampler's, down to less noise."""
+LEAST_TIME = round(GENTLE.last_time * STEPS)
 """Below this timestep nothing is steered, and nothing is learned."""
 
 
@@ -78,11 +80,11 @@ class SteeredTargets:
         Args:
             base: Whose decoder and standardisation are used.
             objective: Of the base's noise levels and prediction.
-            reach: How far, in steps of the sampler's own steering.
+            reach: How far, in steps of `GENTLE`.
         """
         self.base, self.objective, self.reach = base, objective, reach
         # A reader of its own: it goes to the device of the training, drawing's stays.
-        self.steering = Steering(Reader.load(WEIGHTS), self._decode)
+        self.steering = Steering(Reader.load(WEIGHTS), self._decode, GENTLE)
 
     def _decode(self, latents: Tensor) -> Tensor:
         base = self.base

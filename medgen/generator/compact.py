@@ -36,7 +36,7 @@ from medgen.generator.sampling import (
     bounded,
     latent_mask,
 )
-from medgen.generator.steering import LAST_TIME, Steering, steering_reader
+from medgen.generator.steering import Steering, steering_reader
 from medgen.generator.text import CompactTextEncoder, TextTokenizer
 from medgen.generator.unet import MedicalUNet
 from medgen.records import Conditioning
@@ -232,7 +232,7 @@ class CompactGenerator:
                 alone = "given" if "given" in way.branches else "without"
                 (predicted,) = self._predict(latents, timestep, contexts[alone], 1)
             time = float(timestep) / scheduler.config.num_train_timesteps
-            if way.steered and time > LAST_TIME:
+            if way.steered and time > self.steering.push.last_time:
                 clean = levels.clean(predicted, latents)
                 clean = self.steering.moved(clean, [c.aims for c in batch], draws)
                 predicted = levels.predicted(clean, latents)

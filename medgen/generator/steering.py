@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -27,14 +28,28 @@ Aims = Mapping[str, Sequence[str]]
 
 WEIGHTS = Path(__file__).parent / "weights" / "steering_reader"
 
-LAST_TIME = 0.15
-"""Below this time (0 clean, 1 noise) only grain is left to decide, and nothing is steered."""
-STEP = 0.08
-"""How far latents move in one step, in parts of the root of their number."""
-SURE = 0.9
-"""Probability of the wanted classes at which a picture is left alone."""
-VIEWS = 2
-"""Shifted and blurred views of a picture read at once: no pattern of pixels pleases them all."""
+
+@dataclass(frozen=True)
+class Push:
+    """How hard pictures are pushed, and until when.
+
+    Attributes:
+        last_time: Below it (0 clean, 1 noise) nothing is steered: what is left to decide is
+            texture, by which a reader is deceived sooner than a picture is changed.
+        step: How far latents move in one step, in parts of the root of their number.
+        sure: Probability of the wanted classes at which a picture is left alone.
+        views: Shifted and blurred views of a picture read at once: no pattern of pixels pleases
+            them all.
+    """
+
+    last_time: float
+    step: float
+    sure: float
+    views: int
+
+
+DRAWING = Push(last_time=0.45, step=0.22, sure=0.98, views=4)
+"""The sampler's own; chosen on development noise (docs/experiments/agent.md)."""
 
 
 @lru_cache
@@ -46,14 +61,17 @@ def steering_reader() -> Reader:
 class Steering:
     """Moves foreseen latents towards what pictures aim at."""
 
-    def __init__(self, reader: Reader, decode: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self, reader: Reader, decode: Callable[[Tensor], Tensor], push: Push = DRAWING
+    ) -> None:
         """Steer by a reader.
 
         Args:
             reader: Whose heads the aims name.
             decode: Standardised latents (n, channels, h, w) to images (n, 3, H, W) in [-1, 1].
+            push: How hard.
         """
-        self.reader, self.decode = reader, decode
+        self.reader, self.decode, self.push = reader, decode, push
         self._classes = {head.name: head.classes for head in reader.heads}
 
     def check(self, aims: Aims) -> None:
@@ -90,7 +108,7 @@ class Steering:
             images = self.decode(latents)
             (gradient,) = torch.autograd.grad(self._loss(images, aims, draws), latents)
         size = gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-        reach = STEP * math.sqrt(clean[0].numel())
+        reach = self.push.step * math.sqrt(clean[0].numel())
         return clean - reach * torch.where(size > 0, gradient / size.clamp_min(1e-12), gradient)
 
     def _loss(
@@ -99,9 +117,9 @@ class Steering:
         """How far all pictures are from their aims, together: each has its own gradient."""
         size = self.reader.size
         pixels = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
-        views = torch.cat([_view(pixels, draws) for _ in range(VIEWS)])
+        views = torch.cat([_view(pixels, draws) for _ in range(self.push.views)])
         logits = self.reader.split(self.reader.net(views)[1])
-        limit = math.log(SURE / (1 - SURE))
+        limit = math.log(self.push.sure / (1 - self.push.sure))
         loss = 0.0 * views.sum()  # of pictures that aim at nothing
         for number in range(len(views)):
             for head, wanted in aims[number % len(aims)].items():

@@ -33,7 +33,8 @@ from medgen.records import (
 def test_a_number_moves_the_structured_condition_by_its_error() -> None:
     first, second = plan_next([drawn("a", ratio_critique(0.47))])
     assert first.conditioning.structured[RATIO] == pytest.approx(0.55 + 1.6 * (0.55 - 0.47))
-    assert second.conditioning.structured[RATIO] == first.conditioning.structured[RATIO]
+    assert second.actions[-1] == "fresh noise"  # the error was the other noise's own
+    assert second.conditioning.structured[RATIO] == 0.55
     assert first.actions[0].startswith(f"structured {RATIO}: 0.550 -> 0.678")
     assert "measured 0.470" in first.actions[0]
 
@@ -98,15 +99,35 @@ def test_a_rejected_parent_always_gets_fresh_noise() -> None:
 
 
 def test_gain_follows_the_response_measured_on_the_same_noise() -> None:
-    told = COMPOSED.model_copy(update={"structured": {RATIO: 0.63}})
+    told = COMPOSED.model_copy(update={"structured": {RATIO: 0.58}})
     weak = [
         drawn("a", ratio_critique(0.45)),
         drawn("b", ratio_critique(0.49), told=told, parent="a", round_number=2),
     ]
     situation = Situation(PLAN, weak[1], weak, [], refiner_rules())
-    assert response_gain(situation, RATIO) == pytest.approx(0.08 / 0.04)
+    assert response_gain(situation, RATIO) == pytest.approx(0.03 / 0.04)
     (first, _) = plan_next(weak, round_number=3)
-    assert first.conditioning.structured[RATIO] == pytest.approx(0.63 + 0.06 * 2)
+    assert first.conditioning.structured[RATIO] == pytest.approx(0.58 + 0.06 * 0.75)
+
+
+def test_fresh_noise_is_asked_as_at_first_unless_the_error_is_the_generators() -> None:
+    high = COMPOSED.model_copy(update={"structured": {RATIO: 0.65}})
+    line = [
+        drawn("a", ratio_critique(0.45)),
+        drawn("b", ratio_critique(0.49), told=high, parent="a", round_number=2),
+    ]
+    same, fresh = plan_next(line)
+    assert same.conditioning.structured[RATIO] == pytest.approx(0.70)  # the bound
+    assert fresh.conditioning.structured[RATIO] == 0.55
+    assert fresh.actions[0] == f"structured {RATIO}: 0.650 -> 0.550 (as at first)"
+
+    dense = Correction(
+        finding="clear lungs", text="clear it", quantity="opacity_left", measured=0.5, target=0.4
+    )
+    told = COMPOSED.model_copy(update={"structured": {"opacity_left": 0.38}})
+    parent = drawn("a", Critique(corrections=[dense]), told=told)
+    _, fresh = plan_next([parent])
+    assert fresh.conditioning.structured["opacity_left"] == pytest.approx(0.38 - 0.1 * 1.6)
 
 
 def test_gain_is_bounded_and_other_noise_teaches_nothing() -> None:

@@ -32,7 +32,7 @@ from medgen.agents.state import noise_seed
 from medgen.data.images import load_image, save_synthetic_png
 from medgen.evaluation.chest import cardiothoracic_ratios
 from medgen.evaluation.reader import read
-from medgen.generator.steering import LAST_TIME
+from medgen.generator.steering import DRAWING
 from medgen.graphs.agent import Agent
 from medgen.graphs.collaborators import shared_collaborators
 from medgen.records import Candidate, Conditioning, Plan, Request
@@ -52,7 +52,7 @@ class Draws:
     def cost(self, told: Conditioning) -> float:
         way = self.minds.generator.batch_key(told)
         strength = 1.0 if way.strength is None else way.strength
-        steered = 2 * (1 - LAST_TIME) if way.steered else 0
+        steered = 2 * (1 - DRAWING.last_time) if way.steered else 0
         return way.steps * strength * (len(way.branches) + steered)
 
     def draw(self, planned: list[tuple[Plan, Candidate]]) -> None:

@@ -14,14 +14,14 @@ from medgen.errors import BadInput, MedgenError
 from medgen.feedback.log import FeedbackLog
 from medgen.feedback.policy import train_policy
 from medgen.feedback.policy_run import read_checks
-from medgen.feedback.policy_steering import SteeredTargets, Wish, aims_that_paid
+from medgen.feedback.policy_steering import GENTLE, SteeredTargets, Wish, aims_that_paid
 from medgen.feedback.preferences import held_out_prompts, read_preferences
 from medgen.feedback.records import Pair
 from medgen.generator.adapter import base_hash, read_lineage
 from medgen.generator.checkpoints import read_state
 from medgen.generator.compact import CompactGenerator
 from medgen.generator.sampling import Levels
-from medgen.generator.steering import STEP, steering_reader
+from medgen.generator.steering import steering_reader
 from medgen.generator.training.batches import Batch
 from medgen.generator.training.config import ObjectiveConfig
 from medgen.generator.training.objective import Objective
@@ -110,7 +110,8 @@ def test_a_step_towards_what_was_asked(generator):
     levels = Levels(alpha, "v_prediction")
     foreseen, moved = levels.clean(predicted, noisy), levels.clean(target, noisy)
     distance = (moved - foreseen).flatten(1).norm(dim=1)
-    assert distance[[0, 2]].tolist() == pytest.approx([STEP * 16] * 2, rel=1e-3)  # 256 numbers
+    lengths = [GENTLE.step * 16] * 2  # 256 numbers
+    assert distance[[0, 2]].tolist() == pytest.approx(lengths, rel=1e-3)
 
     def shown(latents, index, head, name):
         pixels = (base.autoencoder.decode(latents * base.std + base.mean, None) + 1) * 127.5

@@ -9,7 +9,7 @@ import torch
 from medgen.errors import BadInput
 from medgen.generator.backends import BUNDLED
 from medgen.generator.compact import CompactGenerator
-from medgen.generator.steering import STEP, Steering
+from medgen.generator.steering import DRAWING, Steering
 from medgen.measure.reader import bundled_reader
 from medgen.records import Conditioning
 
@@ -54,6 +54,6 @@ def test_a_step_has_a_fixed_length_and_the_sure_stay() -> None:
     draws = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
     moved = steering.moved(images, [AIMS, {"brain_tumor": classes}], draws)
     assert torch.linalg.vector_norm(moved[0] - images[0]).item() == pytest.approx(
-        STEP * images[0].numel() ** 0.5, rel=1e-4
+        DRAWING.step * images[0].numel() ** 0.5, rel=1e-4
     )
     assert torch.equal(moved[1], images[1])  # any class will do: nothing is asked
