@@ -4,8 +4,9 @@
 
 For each prompt and seed, from the same noise: the prompt as typed, drawn once; composed, drawn
 once; the best of as many composed draws as cost what the loop cost; the loop (refine what failed,
-`--candidates` a round). The same selector ranks, and both searches stop at the first accepted
-candidate. Cost is counted in evaluations of the U-Net on one picture: steps x branches; a step that
+`--candidates` a round). The best of n draws the loop's noises, each once, and then others: what
+the loop draws without a change it draws too. The same selector ranks, and both searches stop at
+the first accepted candidate. Cost is counted in evaluations of the U-Net on one picture: steps x branches; a step that
 is steered counts two more for its pass back. Agreement: what was asked is seen (or, for what was
 denied, not seen) by evaluation's reader from 0.5, or its segmenter's cardiothoracic ratio is on the
 asked side of 0.50; a picture read as another modality or that cannot be measured disagrees. The
@@ -22,6 +23,8 @@ import json
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from itertools import chain, count, islice
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +41,7 @@ from medgen.graphs.collaborators import shared_collaborators
 from medgen.records import Candidate, Conditioning, Plan, Request
 
 ARMS = ("typed", "composed", "best of n", "loop")
-ROUNDS, CANDIDATES = 3, 1
+ROUNDS, CANDIDATES = 3, 2  # as the agent's own
 LARGE = {"cardiomegaly": True, "normal heart size": False}
 
 
@@ -70,13 +73,27 @@ class Draws:
 class Case:
     """One prompt and seed: its draws by arm and what each arm has spent."""
 
-    def __init__(self, seed: int, plan: Plan, composed: Conditioning, at: Path) -> None:
+    def __init__(
+        self, seed: int, plan: Plan, typed: Conditioning, composed: Conditioning, at: Path
+    ) -> None:
         self.prompt, self.seed, self.at = plan.prompt, seed, at
         self.plan, self.composed = plan, composed
+        self.told = dict.fromkeys(ARMS, composed) | {"typed": typed}
         self.arms: dict[str, list[Candidate]] = {arm: [] for arm in ARMS}
 
-    def candidate(self, arm: str, number: int, told: Conditioning, shared: int) -> Candidate:
-        told = told.model_copy(update={"seed": noise_seed(self.seed, 0, 1, shared)})
+    def noises(self) -> Iterator[int]:
+        """Seeds of noise: those of the loop, in its order and each once, then others."""
+        seeds = (one.conditioning.seed for one in self.arms["loop"])
+        others = (noise_seed(self.seed, 0, 1, number) for number in count())
+        given: set[int] = set()
+        for seed in chain(seeds, others):
+            if seed not in given:
+                given.add(seed)
+                yield seed
+
+    def candidate(self, arm: str, number: int) -> Candidate:
+        seed = next(islice(self.noises(), number, None))
+        told = self.told[arm].model_copy(update={"seed": seed})
         name = f"{arm.replace(' ', '_')}-{number}"
         one = Candidate(id=name, round=1, image=str(self.at / f"{name}.png"), conditioning=told)
         self.arms[arm].append(one)
@@ -92,9 +109,9 @@ def own_seed(prompt: str, seed: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{prompt}".encode()).digest()[:4], "big")
 
 
-def loops(cases: list[Case], draws: Draws, rounds: int, count: int) -> list[dict]:
+def loops(cases: list[Case], draws: Draws, rounds: int, each: int) -> list[dict]:
     """Run the loop of all cases side by side; what each action did."""
-    first = [(c.plan, c.candidate("loop", n, c.composed, n)) for c in cases for n in range(count)]
+    first = [(c.plan, c.candidate("loop", n)) for c in cases for n in range(each)]
     draws.draw(first)
     trials: dict[int, list] = defaultdict(list)
     for number in range(2, rounds + 1):
@@ -103,7 +120,7 @@ def loops(cases: list[Case], draws: Draws, rounds: int, count: int) -> list[dict
         for index, case in open_cases:
             new = refiner.refine(
                 case.plan, case.composed, case.arms["loop"], trials[index],
-                seed=case.seed, round_number=number, count=count, folder=case.at,
+                seed=case.seed, round_number=number, count=each, folder=case.at,
             )  # fmt: skip
             case.arms["loop"] += new
             planned += [(case.plan, one) for one in new]
@@ -123,9 +140,7 @@ def best_of_n(cases: list[Case], draws: Draws) -> None:
             budget = sum(draws.cost(one.conditioning) for one in case.arms["loop"])
             done = case.arms["best of n"] and case.settled("best of n")
             if not done and spent + 0.5 * draws.cost(case.composed) <= budget:
-                planned.append(
-                    (case.plan, case.candidate("best of n", number, case.composed, number))
-                )
+                planned.append((case.plan, case.candidate("best of n", number)))
         if not planned:
             return
         draws.draw(planned)
@@ -271,9 +286,9 @@ def main() -> None:
             typed = composer.control(Request(prompt=prompt), plan)
             for seed in range(given.first_seed, given.first_seed + given.seeds):
                 at = Path(folder) / f"{place}-{seed}" / "candidates"
-                case = Case(own_seed(prompt, seed), plan, composed, at)
-                case.candidate("typed", 0, typed, 0)
-                case.candidate("composed", 0, composed, 0)
+                case = Case(own_seed(prompt, seed), plan, typed, composed, at)
+                case.candidate("typed", 0)
+                case.candidate("composed", 0)
                 cases.append(case)
         draws.draw([(c.plan, c.arms[arm][0]) for c in cases for arm in ("typed", "composed")])
         trials = loops(cases, draws, given.rounds, given.candidates)
