@@ -6,13 +6,13 @@ For each prompt and seed, from the same noise: the prompt as typed, drawn once; 
 once; the best of as many composed draws as cost what the loop cost; the loop (refine what failed,
 `--candidates` a round). The best of n draws the loop's noises, each once, and then others: what
 the loop draws without a change it draws too. The same selector ranks, and both searches stop at
-the first accepted candidate. Cost is counted in evaluations of the U-Net on one picture: steps x branches; a step that
-is steered counts two more for its pass back. Agreement: what was asked is seen (or, for what was
-denied, not seen) by evaluation's reader from 0.5, or its segmenter's cardiothoracic ratio is on the
-asked side of 0.50; a picture read as another modality or that cannot be measured disagrees. The
-report tells apart the requests that the verifier may settle from those on which it abstains.
-Intervals: 95 %, bootstrap over requests (what is told when composed: wordings of one finding are
-one request), 2,000 draws.
+the first accepted candidate. Cost is counted in evaluations of the U-Net on one picture: steps x
+branches; a step that is steered counts two more for its pass back. Agreement: what was asked is
+seen (or, for what was denied, not seen) by evaluation's reader from 0.5, or its segmenter's
+cardiothoracic ratio is on the asked side of 0.50; a picture read as another modality or that cannot
+be measured disagrees. The report tells apart the requests that the verifier may settle from those
+on which it abstains. Intervals: 95 %, bootstrap over requests (what is told when composed: wordings
+of one finding are one request), 2,000 draws.
 """
 
 from __future__ import annotations
