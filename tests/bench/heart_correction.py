@@ -32,7 +32,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--cases", type=int, default=20)
     options.add_argument("--seed", type=int, default=400)
-    options.add_argument("--most", type=int, default=160, help="films drawn at most")
+    options.add_argument("--most", type=int, default=800, help="films drawn at most")
     given = options.parse_args()
     minds, plan = shared_collaborators(), Agent().plan(PROMPT)
     composed = composer.compose(plan, [])

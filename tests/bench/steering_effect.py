@@ -4,7 +4,9 @@
 
 The same noise drawn plainly and steered, for each finding; printed are the mean probabilities of
 the asked finding by the verifier's reader, which judges in the loop, and by evaluation's (neither
-steers), and the mean change of a pixel. The sheet has four of each, plain over steered.
+steers), the mean change of a pixel, and how many the panel rejects. The sheet has four of each,
+plain over steered. With `--real ../shared/data` also the KID by evaluation's encoder against up to
+as many real training images of that label, plain and steered; take `--each 64` or more for it.
 """
 
 from __future__ import annotations
@@ -14,10 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from medgen.data.images import save_synthetic_png
+from medgen.data.images import load_square, save_synthetic_png
+from medgen.evaluation.distances import kernel_distance
+from medgen.evaluation.encoder import bundled_encoder
 from medgen.evaluation.reader import read
 from medgen.generator.backends import load_generator
+from medgen.graphs.agent import Agent
+from medgen.graphs.collaborators import shared_collaborators
 from medgen.measure.reader import bundled_reader
+from medgen.measure.train_reader import read_table
 from medgen.records import Conditioning
 from medgen.settings import settings
 
@@ -34,15 +41,30 @@ ASKED = (
 SHOWN = 4
 
 
+def real_images(data: Path, modality: str, label: str, most: int) -> np.ndarray:
+    """Up to `most` real training images of a label, (n, 256, 256, 3) uint8, drawn with seed 0."""
+    rows = [
+        row
+        for row in read_table(data / "manifest.csv")
+        if (row["modal"], row["label"], row["split"]) == (modality, label, "train")
+    ]
+    chosen = np.random.default_rng(0).permutation(len(rows))[:most]
+    return np.stack([load_square(data / rows[index]["path"], 256) for index in chosen])
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--each", type=int, default=12)
     options.add_argument("--seed", type=int, default=900)
     options.add_argument("--sheet", type=Path)
+    options.add_argument("--findings", nargs="*", help="all when left out")
+    options.add_argument("--real", type=Path, help="the folder of manifest.csv")
     given = options.parse_args()
     generator = load_generator(settings().model_copy(update={"micro_batch": 4}))
-    rows = []
+    panel, agent, rows = shared_collaborators().panel, Agent(), []
     for finding, modality, head in ASKED:
+        if given.findings and finding not in given.findings:
+            continue
         age = {"age_group": "child"} if head == "child_film" else {}
         plain = [
             Conditioning(
@@ -70,9 +92,24 @@ def main() -> None:
             else "not judged"
         )
         moved = np.abs(before.astype(float) - after.astype(float)).mean()
+        plan = agent.plan(f"{finding}, {'child, ' if age else ''}{modality}")
+        turned_down = [
+            sum(bool(panel.verify(image, plan).rejections) for image in drawn)
+            for drawn in (before, after)
+        ]
+        fidelity = ""
+        if given.real is not None:
+            real = real_images(given.real, modality, finding, given.each)
+            known = bundled_encoder()(real)
+            kids = [
+                kernel_distance(known, bundled_encoder()(drawn[: len(real)]))
+                for drawn in (before, after)
+            ]
+            fidelity = f", KID against {len(real)} real ones {kids[0]:.3f} -> {kids[1]:.3f}"
         print(
             f"{finding}: verifier's reader {own[0]:.2f} -> {own[1]:.2f}, evaluation's reader "
-            f"{held_out}, pixels moved by {moved:.1f}",
+            f"{held_out}, pixels moved by {moved:.1f}, rejected {turned_down[0]} -> "
+            f"{turned_down[1]} of {given.each}{fidelity}",
             flush=True,
         )
         rows += [np.concatenate(list(drawn[:SHOWN]), axis=1) for drawn in (before, after)]
