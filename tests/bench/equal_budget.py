@@ -251,6 +251,11 @@ def report(rows: list[dict], trials: list[dict], seconds: dict[str, float]) -> d
                 for name in ("improved", "before", "after")
             },
         }
+    gains = by["loop"] - by["best of n"]
+    means = np.array([gains[groups == name].mean() for name in sorted(set(groups))])
+    told["loop - best of n, each request alike"] = [
+        round(float(means.mean()), 3), *interval(means, np.arange(len(means)))
+    ]  # fmt: skip
     told["seconds"] = {key: round(value) for key, value in seconds.items()}
     return told
 
@@ -268,11 +273,14 @@ def main() -> None:
     options.add_argument("--without", nargs="*", default=[], help="actions of the refiner left out")
     options.add_argument("--out", type=Path)
     options.add_argument("--join", type=Path, nargs="+", help="report on what runs wrote to --out")
+    options.add_argument("--never-stopping", type=Path, nargs="+", help="of such runs, once more")
     given = options.parse_args()
     if given.join:
         return join(given.join)
+    if given.never_stopping:
+        return never_stopping(given.never_stopping)
     if given.out is None:
-        options.error("give --out FILE.json, or --join FILES")
+        options.error("give --out FILE.json, --join FILES or --never-stopping FILES")
     prompts = yaml.safe_load(given.prompts.read_text(encoding="utf-8"))[given.set]
     for name in given.without:
         refiner.ACTIONS[name] = lambda situation, told: (told, [])
@@ -297,6 +305,37 @@ def main() -> None:
     kept = {"rows": rows, "trials": trials, "seconds": dict(draws.seconds)}
     given.out.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(report(**kept), indent=1))
+
+
+def never_stopping(files: list[Path]) -> None:
+    """Against a best of n that spends what the loop spent to the end, accepted or not."""
+    rows = [one for file in files for one in json.loads(file.read_text("utf-8"))["rows"]]
+    gains, groups, seen = [], [], []
+    with tempfile.TemporaryDirectory() as folder:
+        draws, agent = Draws(Path(folder)), Agent()
+        for place, row in enumerate(one for one in rows if one["loop"]["agreement"] is not None):
+            plan, at = agent.plan(row["prompt"]), Path(folder) / str(place)
+            facts = retriever.retrieve(
+                plan, draws.minds.store, draws.minds.cases, draws.minds.settings.retrieval
+            )
+            composed = composer.compose(plan, facts)
+            case = Case(row["seed"], plan, composed, composed, at)
+            number = max(1, round(row["loop"]["cost"] / draws.cost(composed)))
+            draws.draw([(plan, case.candidate("best of n", n)) for n in range(number)])
+            best = selector.rank(case.arms["best of n"])[0]
+            agreed = agreement(plan, np.array(load_image(best.image)))
+            if agreed is not None:
+                gains.append(row["loop"]["agreement"] - agreed)
+                groups.append(f"{row['modality']}: {row['asked']}")
+                seen.append(agreed)
+    told = {
+        "judged": len(gains),
+        "best of n that never stops": round(float(np.mean(seen)), 3),
+        "loop - it": [
+            round(float(np.mean(gains)), 3), *interval(np.array(gains), np.array(groups))
+        ],
+    }  # fmt: skip
+    print(json.dumps(told, indent=1))
 
 
 def join(files: list[Path]) -> None:
