@@ -1,7 +1,8 @@
 """Patient-grouped cross-validation of a chest segmenter, with bootstrap intervals.
 
 Run as `python -m medgen.measure.cross_validate_segmenter configs/segmenter_evaluation.yaml`. Each
-fold's model is kept, so that a run goes on where it stopped and evaluation can bundle some.
+fold's model is kept, so that a run goes on where it stopped and evaluation can bundle some. A
+second part of a training (`folds_start`) goes on from the first part's folds.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from medgen.data.images import write_atomic
 from medgen.measure.chest import cardiothoracic_ratio
 from medgen.measure.chest_masks import MaskedFilms, read_masked_films
 from medgen.measure.segmentation import load_segmenter, probabilities, save_segmenter
-from medgen.measure.train_segmenter import fit, fold_of
+from medgen.measure.train_segmenter import fit, fold_of, read_others
 
 
 def dice(predicted: np.ndarray, target: np.ndarray) -> float:
@@ -98,7 +99,11 @@ def main(path: str) -> None:
         held = [int(row) for row in np.nonzero(folds == fold)[0]]
         if not (folder / "segmenter.safetensors").is_file():
             seeded = {**config, "seed": config["seed"] + fold}
-            save_segmenter(fit(films, np.nonzero(folds != fold)[0], seeded), seeded, folder)
+            if "folds_start" in config:
+                seeded["start"] = str(Path(config["folds_start"]) / f"fold{fold}")
+            others = read_others(config["data"], config.get("others", 0), seeded["seed"])
+            model = fit(films, np.nonzero(folds != fold)[0], seeded, others)
+            save_segmenter(model, seeded, folder)
         masks = probabilities(load_segmenter(folder), films.films[held])
         rows += [film_figures(films, row, mask) for row, mask in zip(held, masks, strict=True)]
         print(f"fold {fold}: {json.dumps(summary(rows))}", flush=True)
