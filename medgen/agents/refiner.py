@@ -90,6 +90,22 @@ def _recipe(rules: RefinerRules, round_number: int, number: int, count: int) -> 
     return rules.recipes[1 + turn % (len(rules.recipes) - 1)]
 
 
+def _told(
+    situation: Situation, composed: Conditioning, recipe: Recipe, noise: int | None
+) -> Change:
+    """What a candidate is told: what its parent was, on fresh noise where given, changed."""
+    told = situation.parent.conditioning
+    actions: list[str] = []
+    if situation.parent.control:
+        told = composed.model_copy(update={"seed": told.seed})
+    if noise is not None:
+        told, actions = words.on_fresh_noise(situation, told, noise)
+    for action in recipe.actions:
+        told, taken = ACTIONS[action](situation, told)
+        actions = [*actions, *taken]
+    return told, actions
+
+
 def refine(
     plan: Plan,
     composed: Conditioning,
@@ -132,22 +148,12 @@ def refine(
         turn = _recipe(rules, round_number, number, count)
         key = f"{seed}/{parent.index}/{round_number}/{number}/recipe"
         recipe, tactic = chosen_recipe(rules.recipes, turn, wrong, policy, key)
-        start = parent.conditioning
-        if parent.control:
-            start = composed.model_copy(update={"seed": parent.conditioning.seed})
+        noise = noise_seed(seed, parent.index, round_number, number)
         fresh = recipe.noise == "fresh" or bool(situation.critique.rejections)
-        told, actions = start, []
-        if fresh:
-            noise = noise_seed(seed, parent.index, round_number, number)
-            told = start.model_copy(update={"seed": noise, "init_image": None, "strength": None})
-        for action in recipe.actions:
-            told, taken = ACTIONS[action](situation, told)
-            actions += taken
+        told, actions = _told(situation, composed, recipe, noise if fresh else None)
         if told in drawn:
             fresh = True
-            told = told.model_copy(
-                update={"seed": noise_seed(seed, parent.index, round_number, number)}
-            )
+            told, actions = _told(situation, composed, recipe, noise)
         drawn.append(told)
         name = candidate_id(parent.index, round_number, number)
         planned.append(

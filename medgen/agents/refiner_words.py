@@ -41,11 +41,27 @@ def restated(prompt: str, quantity: str, value: float) -> str:
     return re.sub(rf"\b({words}) \d+(?:\.\d+)?", rf"\g<1> {value:.2f}", prompt)
 
 
+def on_fresh_noise(situation: Situation, told: Conditioning, seed: int) -> Change:
+    """Another noise, drawn whole: from no picture, and what was of the noise as at first."""
+    prompt, values, actions = told.prompt, dict(told.structured), []
+    for quantity, span in situation.rules.structured.items():
+        first, asked = situation.first_asked(quantity), values.get(quantity)
+        if not span.of_noise or first is None or asked is None or float(asked) == first:
+            continue
+        values[quantity] = first
+        prompt = restated(prompt, quantity, first)
+        was = float(asked)
+        actions.append(f"structured {quantity}: {was:.3f} -> {first:.3f} (as at first)")
+    change: dict[str, object] = {"seed": seed, "prompt": prompt, "structured": values}
+    change |= dict.fromkeys(("init_image", "strength", "mask_image"))
+    return told.model_copy(update=change), actions
+
+
 def structured(situation: Situation, told: Conditioning) -> Change:
     """Move the numbers that were measured wrong, by what is missing times the measured gain.
 
-    On fresh noise the measured gain says nothing, and a number whose error was the noise's own is
-    asked for as at first.
+    On fresh noise the measured gain says nothing, and a number whose error was the noise's own
+    stays as `on_fresh_noise` left it.
     """
     prompt, values, actions = told.prompt, dict(told.structured), []
     fresh = told.seed != situation.parent.conditioning.seed
@@ -55,11 +71,6 @@ def structured(situation: Situation, told: Conditioning) -> Change:
         span = situation.rules.structured[quantity]
         asked = float(values.get(quantity, target))
         if fresh and span.of_noise:
-            first = situation.first_asked(quantity)
-            if first is not None and first != asked:
-                values[quantity] = first
-                prompt = restated(prompt, quantity, first)
-                actions.append(f"structured {quantity}: {asked:.3f} -> {first:.3f} (as at first)")
             continue
         gain = situation.rules.gain.start if fresh else response_gain(situation, quantity)
         step = min(max((target - now) * gain, -span.largest_step), span.largest_step)

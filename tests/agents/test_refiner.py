@@ -130,6 +130,25 @@ def test_fresh_noise_is_asked_as_at_first_unless_the_error_is_the_generators() -
     assert fresh.conditioning.structured["opacity_left"] == pytest.approx(0.38 - 0.1 * 1.6)
 
 
+def test_what_can_grow_no_more_is_drawn_on_fresh_noise_as_at_first() -> None:
+    most = refiner_rules().structured[RATIO].high
+    small = drawn("a", ratio_critique(0.45))
+    (again,) = plan_next([small], count=1)  # its negative prompt can grow no more either
+    told = again.conditioning.model_copy(update={"structured": {RATIO: most}})
+    large = drawn("b", ratio_critique(0.49), told=told, parent="a", round_number=2)
+    (only,) = plan_next([small, large], count=1)
+    assert only.actions[-1] == "fresh noise"
+    assert only.conditioning.structured[RATIO] == 0.55
+
+
+def test_fresh_noise_starts_from_no_picture() -> None:
+    part = {"init_image": "/a.png", "mask_image": "/m.png", "strength": 0.8}
+    parent = drawn("a", ratio_critique(0.47), told=COMPOSED.model_copy(update=part))
+    _, fresh = plan_next([parent])
+    told = fresh.conditioning
+    assert (told.init_image, told.mask_image, told.strength) == (None, None, None)
+
+
 def test_gain_is_bounded_and_other_noise_teaches_nothing() -> None:
     rules = refiner_rules()
     told = COMPOSED.model_copy(update={"structured": {RATIO: 0.63}})
