@@ -52,6 +52,12 @@ class Draws:
         self.minds, self.folder = shared_collaborators(), folder
         self.seconds: dict[str, float] = defaultdict(float)
 
+    def composed(self, plan: Plan) -> Conditioning:
+        """What the agent would tell the generator first."""
+        minds = self.minds
+        facts = retriever.retrieve(plan, minds.store, minds.cases, minds.settings.retrieval)
+        return composer.compose(plan, facts)
+
     def cost(self, told: Conditioning) -> float:
         way = self.minds.generator.batch_key(told)
         strength = 1.0 if way.strength is None else way.strength
@@ -286,11 +292,9 @@ def main() -> None:
         refiner.ACTIONS[name] = lambda situation, told: (told, [])
     with tempfile.TemporaryDirectory() as folder:
         draws, agent, cases = Draws(Path(folder)), Agent(), []
-        minds = draws.minds
         for place, prompt in enumerate(prompts):
             plan = agent.plan(prompt)
-            facts = retriever.retrieve(plan, minds.store, minds.cases, minds.settings.retrieval)
-            composed = composer.compose(plan, facts)
+            composed = draws.composed(plan)
             typed = composer.control(Request(prompt=prompt), plan)
             for seed in range(given.first_seed, given.first_seed + given.seeds):
                 at = Path(folder) / f"{place}-{seed}" / "candidates"
@@ -315,10 +319,7 @@ def never_stopping(files: list[Path]) -> None:
         draws, agent = Draws(Path(folder)), Agent()
         for place, row in enumerate(one for one in rows if one["loop"]["agreement"] is not None):
             plan, at = agent.plan(row["prompt"]), Path(folder) / str(place)
-            facts = retriever.retrieve(
-                plan, draws.minds.store, draws.minds.cases, draws.minds.settings.retrieval
-            )
-            composed = composer.compose(plan, facts)
+            composed = draws.composed(plan)
             case = Case(row["seed"], plan, composed, composed, at)
             number = max(1, round(row["loop"]["cost"] / draws.cost(composed)))
             draws.draw([(plan, case.candidate("best of n", n)) for n in range(number)])

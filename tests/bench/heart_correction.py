@@ -6,6 +6,11 @@ Draws the composed prompt until so many films were contradicted by the verifier'
 ratio; each is refined once, as the agent would, and both films are measured by evaluation's
 segmenter. Prints the mean change of the ratio with a 95 % bootstrap interval (2,000 draws), how
 often it grew, and how often the corrected film is above 0.50.
+
+    python tests/bench/heart_correction.py --asked 0.55 0.60 0.65 0.70 0.76 --cases 16 --seed 7700
+
+Asks for these ratios instead, each on the same `--cases` noises, and prints what the verifier
+measured, accepted and rejected.
 """
 
 from __future__ import annotations
@@ -18,14 +23,36 @@ from pathlib import Path
 import numpy as np
 
 from medgen.agents import composer, refiner
+from medgen.agents.refiner_situation import measured
+from medgen.agents.refiner_words import restated
 from medgen.data.images import save_synthetic_png
 from medgen.evaluation.chest import cardiothoracic_ratios
 from medgen.graphs.agent import Agent
 from medgen.graphs.collaborators import shared_collaborators
-from medgen.records import Candidate
+from medgen.records import Candidate, Conditioning, Plan
 
 PROMPT = "cardiomegaly, chest X-ray of an adult, PA view"
 BATCH = 8
+
+
+def ask(ratios: list[float], composed: Conditioning, plan: Plan, seeds: range) -> None:
+    """What comes of asking for each ratio, on the same noises."""
+    minds, name = shared_collaborators(), "cardiothoracic_ratio"
+    for ratio in ratios:
+        change = {
+            "prompt": restated(composed.prompt, name, ratio),
+            "structured": {**composed.structured, name: ratio},
+        }
+        told = [composed.model_copy(update={**change, "seed": seed}) for seed in seeds]
+        films = [minds.panel.verify(one, plan) for one in minds.generator.sample(told)]
+        got = [value for one in films if (value := measured(one, name)) is not None]
+        low, middle, high = np.percentile(got, [10, 50, 90])
+        print(
+            f"asked {ratio:.2f}: measured {middle:.3f} ({low:.3f}-{high:.3f}) on {len(got)} of "
+            f"{len(films)}, accepted {np.mean([one.accepted is True for one in films]):.2f}, "
+            f"rejected {np.mean([bool(one.rejections) for one in films]):.2f}",
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -33,9 +60,12 @@ def main() -> None:
     options.add_argument("--cases", type=int, default=20)
     options.add_argument("--seed", type=int, default=400)
     options.add_argument("--most", type=int, default=800, help="films drawn at most")
+    options.add_argument("--asked", type=float, nargs="+", help="ratios to ask for instead")
     given = options.parse_args()
     minds, plan = shared_collaborators(), Agent().plan(PROMPT)
     composed = composer.compose(plan, [])
+    if given.asked:
+        return ask(given.asked, composed, plan, range(given.seed, given.seed + given.cases))
     before, after, drawn = [], [], 0
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "candidates"

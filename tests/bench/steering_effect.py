@@ -4,9 +4,12 @@
 
 The same noise drawn plainly and steered, for each finding; printed are the mean probabilities of
 the asked finding by the verifier's reader, which judges in the loop, and by evaluation's (neither
-steers), the mean change of a pixel, and how many the panel rejects. The sheet has four of each,
-plain over steered. With `--real ../shared/data` also the KID by evaluation's encoder against up to
-as many real training images of that label, plain and steered; take `--each 64` or more for it.
+steers), the mean change of a pixel, how many evaluation's reader sees as asked, and how many the
+panel accepts and rejects. The sheet has four of each, plain over steered. With `--real
+../shared/data` also the KID by evaluation's encoder against up to as many real training images of
+that label, plain and steered. `--composed` draws what the agent would tell the generator, and
+`--push` steers in another way: until which time, by which step, sure at which probability, on how
+many views (`medgen.generator.steering.Push`).
 """
 
 from __future__ import annotations
@@ -16,11 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
+from medgen.agents import composer, retriever
 from medgen.data.images import load_square, save_synthetic_png
 from medgen.evaluation.distances import kernel_distance
 from medgen.evaluation.encoder import bundled_encoder
 from medgen.evaluation.reader import read
 from medgen.generator.backends import load_generator
+from medgen.generator.compact import CompactGenerator
+from medgen.generator.steering import Push
 from medgen.graphs.agent import Agent
 from medgen.graphs.collaborators import shared_collaborators
 from medgen.measure.reader import bundled_reader
@@ -58,22 +64,29 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=900)
     options.add_argument("--sheet", type=Path)
     options.add_argument("--findings", nargs="*", help="all when left out")
+    options.add_argument("--composed", action="store_true")
+    options.add_argument("--push", type=float, nargs=4, metavar=("UNTIL", "STEP", "SURE", "VIEWS"))
     options.add_argument("--real", type=Path, help="the folder of manifest.csv")
     given = options.parse_args()
     generator = load_generator(settings().model_copy(update={"micro_batch": 4}))
-    panel, agent, rows = shared_collaborators().panel, Agent(), []
+    assert isinstance(generator, CompactGenerator)
+    if given.push:
+        until, step, sure, views = given.push
+        generator.steering.push = Push(until, step, sure, int(views))
+    minds, agent, rows = shared_collaborators(), Agent(), []
     for finding, modality, head in ASKED:
         if given.findings and finding not in given.findings:
             continue
         age = {"age_group": "child"} if head == "child_film" else {}
-        plain = [
-            Conditioning(
-                prompt=f"{finding}, {modality}",
-                modality=modality,
-                structured=age,
-                seed=given.seed + number,
+        plan = agent.plan(f"{finding}, {'child, ' if age else ''}{modality}")
+        told = Conditioning(prompt=f"{finding}, {modality}", modality=modality, structured=age)
+        if given.composed:
+            sought = minds.settings.retrieval
+            told = composer.compose(
+                plan, retriever.retrieve(plan, minds.store, minds.cases, sought)
             )
-            for number in range(given.each)
+        plain = [
+            told.model_copy(update={"seed": given.seed + number}) for number in range(given.each)
         ]
         steered = [one.model_copy(update={"aims": {head: [finding]}}) for one in plain]
         before, after = generator.sample(plain), generator.sample(steered)
@@ -92,11 +105,12 @@ def main() -> None:
             else "not judged"
         )
         moved = np.abs(before.astype(float) - after.astype(float)).mean()
-        plan = agent.plan(f"{finding}, {'child, ' if age else ''}{modality}")
-        turned_down = [
-            sum(bool(panel.verify(image, plan).rejections) for image in drawn)
-            for drawn in (before, after)
+        critiques = [
+            [minds.panel.verify(image, plan) for image in drawn] for drawn in (before, after)
         ]
+        taken = [sum(one.accepted is True for one in both) for both in critiques]
+        turned_down = [sum(bool(one.rejections) for one in both) for both in critiques]
+        as_asked = [sum((value or 0) >= 0.5 for value in values) for values in seen]
         fidelity = ""
         if given.real is not None:
             real = real_images(given.real, modality, finding, given.each)
@@ -108,8 +122,9 @@ def main() -> None:
             fidelity = f", KID against {len(real)} real ones {kids[0]:.3f} -> {kids[1]:.3f}"
         print(
             f"{finding}: verifier's reader {own[0]:.2f} -> {own[1]:.2f}, evaluation's reader "
-            f"{held_out}, pixels moved by {moved:.1f}, rejected {turned_down[0]} -> "
-            f"{turned_down[1]} of {given.each}{fidelity}",
+            f"{held_out}, pixels moved by {moved:.1f}; of {given.each} seen as asked "
+            f"{as_asked[0]} -> {as_asked[1]}, accepted {taken[0]} -> {taken[1]}, "
+            f"rejected {turned_down[0]} -> {turned_down[1]}{fidelity}",
             flush=True,
         )
         rows += [np.concatenate(list(drawn[:SHOWN]), axis=1) for drawn in (before, after)]
